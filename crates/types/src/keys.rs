@@ -1,0 +1,55 @@
+//! Dict keys and xattr names with a meaning of their own. Sources: `libglusterfs/src/glusterfs/glusterfs.h` and the
+//! translators named in `docs/compat.md`.
+
+/// The gfid a new object must get; in LOOKUP, the gfid for an object that has none.
+pub const GFID_REQ: &str = "gfid-req";
+pub const INTERNAL_FOP: &str = "glusterfs-internal-fop";
+pub const LIST_XATTR: &str = "list-xattr";
+pub const LINK_COUNT: &str = "link-count";
+pub const XATTROP_INDEX_COUNT: &str = "glusterfs.xattrop_index_count";
+pub const CONTENT: &str = "glusterfs.content";
+pub const OPEN_FD_COUNT: &str = "glusterfs.open-fd-count";
+pub const OPEN_ACTIVE_FD_COUNT: &str = "glusterfs.open-active-fd-count";
+pub const WRITE_IS_APPEND: &str = "glusterfs.write-is-append";
+pub const INODELK_COUNT: &str = "glusterfs.inodelk-count";
+pub const INODELK_DOM_COUNT: &str = "glusterfs.inodelk-dom-count";
+pub const INODELK_DOM_PREFIX: &str = "glusterfs.inodelk-dom-prefix";
+pub const MULTI_DOM_LK_CNT_REQ: &str = "glusterfs.multi-dom-lk-cnt-req";
+pub const ENTRYLK_COUNT: &str = "glusterfs.entrylk-count";
+pub const POSIXLK_COUNT: &str = "glusterfs.posixlk-count";
+pub const PARENT_ENTRYLK: &str = "glusterfs.parent-entrylk";
+pub const XATTROP_ENTRY_CREATE: &str = "glusterfs.xattrop-entry-create";
+pub const XATTROP_ENTRY_DELETE: &str = "glusterfs.xattrop-entry-delete";
+pub const XATTROP_PURGE_INDEX: &str = "glusterfs.xattrop-purge-index";
+pub const XATTROP_INDEX_GFID: &str = "glusterfs.xattrop_index_gfid";
+pub const XATTROP_DIRTY_GFID: &str = "glusterfs.xattrop_dirty_gfid";
+pub const XATTROP_ENTRY_CHANGES_GFID: &str = "glusterfs.xattrop_entry_changes_gfid";
+pub const PREOP_PARENT_KEY: &str = "glusterfs.preop.parent.key";
+pub const PREOP_CHECK_FAILED: &str = "glusterfs.preop.check.failed";
+pub const GFIDLESS_LOOKUP: &str = "gfidless-lookup";
+pub const UNLINKED_LOOKUP: &str = "unlinked-lookup";
+pub const GET_GFID_TYPE: &str = "get-gfid-type";
+pub const SET_CTIME_MDATA: &str = "set-ctime-mdata";
+pub const PATHINFO: &str = "trusted.glusterfs.pathinfo";
+pub const NODE_UUID: &str = "trusted.glusterfs.node-uuid";
+pub const BATCH_FSYNC: &str = "batch-fsync";
+pub const LAST_FSYNC: &str = "last-fsync";
+pub const GET_LINK_COUNT: &str = "get-link-count";
+pub const REQUEST_LINK_COUNT: &str = "gf_request_link_count";
+pub const RESPONSE_LINK_COUNT: &str = "gf_response_link_count";
+pub const GET_FILE_BLOCK_COUNT: &str = "gf_get_file_block_count";
+pub const GET_SIZE: &str = "get-size";
+pub const FORCE_REPLACE: &str = "force-replace";
+pub const FIPS_RCHECKSUM: &str = "fips-mode-rchecksum";
+
+pub const XATTR_GFID: &str = "trusted.gfid";
+pub const XATTR_VOLUME_ID: &str = "trusted.glusterfs.volume-id";
+pub const XATTR_MDATA: &str = "trusted.glusterfs.mdata";
+pub const XATTR_GFID2PATH_PREFIX: &str = "trusted.gfid2path.";
+pub const XATTR_AFR_PREFIX: &str = "trusted.afr.";
+pub const XATTR_AFR_DIRTY: &str = "trusted.afr.dirty";
+pub const XATTR_DHT: &str = "trusted.glusterfs.dht";
+pub const XATTR_DHT_MDS: &str = "trusted.glusterfs.dht.mds";
+pub const XATTR_DHT_LINKTO: &str = "trusted.glusterfs.dht.linkto";
+pub const XATTR_ACL_ACCESS: &str = "system.posix_acl_access";
+pub const XATTR_ACL_DEFAULT: &str = "system.posix_acl_default";
