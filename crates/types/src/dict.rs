@@ -1,6 +1,8 @@
 //! The dict: named values that ride along with every fop (GlusterFS `dict_t`).
 
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
@@ -104,6 +106,34 @@ impl Dict {
         Self { pairs: Vec::new() }
     }
 
+    /// From pairs in order. A key that comes again replaces the value of its first appearance; the cost stays linear
+    /// whatever a peer sends.
+    pub fn from_pairs(pairs: Vec<(Key, Value)>) -> Self {
+        /// Up to here comparing all with all is cheaper than hashing.
+        const WALKED_MAX: usize = 32;
+        let distinct = if pairs.len() <= WALKED_MAX {
+            pairs.iter().enumerate().all(|(at, (key, _))| pairs[..at].iter().all(|(earlier, _)| earlier != key))
+        } else {
+            let mut seen = HashSet::with_capacity(pairs.len());
+            pairs.iter().all(|(key, _)| seen.insert(key))
+        };
+        if distinct {
+            return Self { pairs };
+        }
+        let mut places: HashMap<Key, usize> = HashMap::with_capacity(pairs.len());
+        let mut kept: Vec<(Key, Value)> = Vec::with_capacity(pairs.len());
+        for (key, value) in pairs {
+            match places.entry(key.clone()) {
+                Entry::Occupied(place) => kept[*place.get()].1 = value,
+                Entry::Vacant(place) => {
+                    place.insert(kept.len());
+                    kept.push((key, value));
+                }
+            }
+        }
+        Self { pairs: kept }
+    }
+
     /// Replaces the value of a key that is there, appends otherwise.
     pub fn set(&mut self, key: impl Into<Key>, value: Value) {
         let key = key.into();
@@ -202,6 +232,16 @@ mod tests {
         dict.set("a", Value::Int(3));
         assert_eq!(dict.keys().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(dict.get_i64("a"), Some(3));
+    }
+
+    #[test]
+    fn pairs_are_taken_as_they_are_and_a_repeated_key_keeps_its_first_place() {
+        let pair = |key: &'static str, number| (Key::from(key), Value::Int(number));
+        let dict = Dict::from_pairs(vec![pair("b", 1), pair("a", 2), pair("b", 3)]);
+        assert_eq!(dict, Dict::new().with("b", Value::Int(3)).with("a", Value::Int(2)));
+        let many: Vec<_> = (0..100).map(|at| (Key::from(format!("k{}", at % 50)), Value::Int(at))).collect();
+        let dict = Dict::from_pairs(many);
+        assert_eq!((dict.len(), dict.get_i64("k0"), dict.get_i64("k49")), (50, Some(50), Some(99)));
     }
 
     #[test]

@@ -53,3 +53,130 @@ pub const XATTR_DHT_MDS: &str = "trusted.glusterfs.dht.mds";
 pub const XATTR_DHT_LINKTO: &str = "trusted.glusterfs.dht.linkto";
 pub const XATTR_ACL_ACCESS: &str = "system.posix_acl_access";
 pub const XATTR_ACL_DEFAULT: &str = "system.posix_acl_default";
+
+/// Keys that ride along with ordinary fops: found without allocating by [`known`].
+const KNOWN: &[&str] = &[
+    GFID_REQ,
+    INTERNAL_FOP,
+    LIST_XATTR,
+    LINK_COUNT,
+    XATTROP_INDEX_COUNT,
+    CONTENT,
+    OPEN_FD_COUNT,
+    OPEN_ACTIVE_FD_COUNT,
+    WRITE_IS_APPEND,
+    INODELK_COUNT,
+    INODELK_DOM_COUNT,
+    MULTI_DOM_LK_CNT_REQ,
+    ENTRYLK_COUNT,
+    POSIXLK_COUNT,
+    PARENT_ENTRYLK,
+    XATTROP_ENTRY_CREATE,
+    XATTROP_ENTRY_DELETE,
+    XATTROP_PURGE_INDEX,
+    XATTROP_INDEX_GFID,
+    XATTROP_DIRTY_GFID,
+    XATTROP_ENTRY_CHANGES_GFID,
+    PREOP_PARENT_KEY,
+    PREOP_CHECK_FAILED,
+    GFIDLESS_LOOKUP,
+    UNLINKED_LOOKUP,
+    GET_GFID_TYPE,
+    SET_CTIME_MDATA,
+    PATHINFO,
+    NODE_UUID,
+    BATCH_FSYNC,
+    LAST_FSYNC,
+    GET_LINK_COUNT,
+    REQUEST_LINK_COUNT,
+    RESPONSE_LINK_COUNT,
+    GET_FILE_BLOCK_COUNT,
+    GET_SIZE,
+    FORCE_REPLACE,
+    FIPS_RCHECKSUM,
+    XATTR_GFID,
+    XATTR_VOLUME_ID,
+    XATTR_MDATA,
+    XATTR_AFR_DIRTY,
+    XATTR_DHT,
+    XATTR_DHT_MDS,
+    XATTR_DHT_LINKTO,
+    XATTR_ACL_ACCESS,
+    XATTR_ACL_DEFAULT,
+    "changelog.rename-op",
+    "dht-get-iatt-in-xattr",
+    "dht-get-mode-in-xattr",
+    "fd-reopen-status",
+    "glusterfs.posix.acl",
+    "glusterfs.posix.default_acl",
+    "readdir-filter-directories",
+    "security.capability",
+    "security.ima",
+    "security.selinux",
+    "trusted.ec.config",
+    "trusted.ec.dirty",
+    "trusted.ec.size",
+    "trusted.ec.version",
+    "trusted.glusterfs.dht.commithash",
+    "virt-gf-poststat",
+    "virt-gf-prestat",
+];
+
+/// Slots of the lookup table: a power of two, well above the number of keys, so that probes are short.
+const SLOTS: usize = 256;
+
+const fn slot_of(key: &[u8]) -> usize {
+    let len = key.len();
+    let mut hash = len * 31;
+    // The middle and the end tell keys of equal length apart; the beginning is mostly "glusterfs." or "trusted.".
+    if len > 2 {
+        hash += key[len - 1] as usize * 7 + key[len / 2] as usize * 13 + key[len - 3] as usize * 3;
+    }
+    hash % SLOTS
+}
+
+const fn table() -> [&'static str; SLOTS] {
+    let mut slots = [""; SLOTS];
+    let mut at = 0;
+    while at < KNOWN.len() {
+        let mut slot = slot_of(KNOWN[at].as_bytes());
+        while !slots[slot].is_empty() {
+            slot = (slot + 1) % SLOTS;
+        }
+        slots[slot] = KNOWN[at];
+        at += 1;
+    }
+    slots
+}
+
+static TABLE: [&str; SLOTS] = table();
+
+/// The static text of a key that Mortar knows: decoders use it in place of a copy.
+pub fn known(key: &[u8]) -> Option<&'static str> {
+    let mut slot = slot_of(key);
+    loop {
+        let candidate = TABLE[slot];
+        if candidate.is_empty() {
+            return None;
+        }
+        if candidate.as_bytes() == key {
+            return Some(candidate);
+        }
+        slot = (slot + 1) % SLOTS;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_keys_are_found_and_others_are_not() {
+        for key in KNOWN {
+            assert_eq!(known(key.as_bytes()), Some(*key));
+        }
+        for other in ["", "x", "user.x", "gfid-reR", "trusted.afr.v-client-0"] {
+            assert_eq!(known(other.as_bytes()), None);
+        }
+    }
+}

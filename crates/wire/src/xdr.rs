@@ -1,6 +1,6 @@
 //! XDR primitives (RFC 4506) over shared buffers: decoded opaque data are slices of the record, not copies.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use mortar_types::Gfid;
 
@@ -53,9 +53,11 @@ impl Reader {
         Ok(self.rest.split_to(len))
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let array = self.rest.get(..N).and_then(|front| front.try_into().ok()).ok_or(DecodeError::Truncated)?;
-        self.rest = self.rest.slice(N..);
+    /// `N` raw bytes (fixed opaque whose length is a multiple of 4).
+    #[inline]
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let array = *self.rest.first_chunk().ok_or(DecodeError::Truncated)?;
+        self.rest.advance(N);
         Ok(array)
     }
 
@@ -91,8 +93,26 @@ impl Reader {
             return Err(DecodeError::Length);
         }
         let data = self.rest.split_to(len);
-        self.bytes(padding(len))?;
+        self.skip_padding(len)?;
         Ok(data)
+    }
+
+    /// As [`Self::opaque`], looked at in place: spares the slice's reference count where the bytes are not kept.
+    pub fn opaque_with<T>(&mut self, look: impl FnOnce(&[u8]) -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+        let len = self.u32()? as usize;
+        let found = look(self.rest.get(..len).ok_or(DecodeError::Length)?)?;
+        self.rest.advance(len);
+        self.skip_padding(len)?;
+        Ok(found)
+    }
+
+    fn skip_padding(&mut self, len: usize) -> Result<(), DecodeError> {
+        let pad = padding(len);
+        if pad > self.rest.len() {
+            return Err(DecodeError::Truncated);
+        }
+        self.rest.advance(pad);
+        Ok(())
     }
 }
 
@@ -150,6 +170,11 @@ impl Writer {
     /// Bytes as they are, without length or padding.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.out.put_slice(bytes);
+    }
+
+    /// `count` zero bytes: fields that an error reply leaves empty.
+    pub fn zeros(&mut self, count: usize) {
+        self.out.put_bytes(0, count);
     }
 
     /// Variable opaque or string.
