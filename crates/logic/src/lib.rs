@@ -1,1 +1,7 @@
-//! Placeholder
+//! Decisions without I/O: no sockets, no files, no clock. Time and chance are arguments.
+#![forbid(unsafe_code)]
+
+pub mod heal;
+pub mod locks;
+pub mod pool;
+pub mod replicate;
