@@ -1,0 +1,301 @@
+//! Commands and what they do to the state.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::options::{self, Scope};
+use super::refusal::Refusal;
+use super::v1::{Layout, Member, State, Volume, VolumeState};
+use super::{create, validate};
+
+/// An entry of the pool's log. Part of the stored format: variants and fields are only ever added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "command")]
+pub enum Command {
+    /// The first entry: a node forms a pool of itself.
+    Form { pool_id: Uuid, member: Member },
+    AddMember { member: Member },
+    RemoveMember { uuid: Uuid },
+    /// A member turned out to have one more name.
+    NameMember { uuid: Uuid, name: String },
+    /// A member that knew itself by an address only has been called by its name, or listens elsewhere now.
+    UpdateMember { member: Member },
+    CreateVolume(NewVolume),
+    StartVolume { name: String, force: bool },
+    StopVolume { name: String, force: bool },
+    DeleteVolume { name: String },
+    /// `volume` may be `all`.
+    SetOptions { volume: String, options: Vec<(String, String)> },
+    /// `key` `None`: all that may be reset.
+    ResetOptions { volume: String, key: Option<String>, force: bool },
+    /// Heal switches (`cluster.granular-entry-heal`, …) that `volume set` refuses on a volume that was started.
+    SetHealOption { volume: String, key: String, value: String },
+    /// Only `survivor` is left of the pool.
+    Recover { survivor: Uuid },
+}
+
+/// A volume to be, with everything random in it already drawn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewVolume {
+    pub name: String,
+    pub id: Uuid,
+    pub layout: Layout,
+    pub bricks: Vec<NewBrick>,
+    pub force: bool,
+    pub username: Uuid,
+    pub password: Uuid,
+    pub created_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewBrick {
+    pub host: String,
+    /// The member that `host` names, `None` when it names none.
+    pub node: Option<Uuid>,
+    pub path: String,
+}
+
+/// What a command did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The volume that was made, changed or deleted.
+    pub volume: Option<(String, Uuid)>,
+    /// `false`: the state was so already.
+    pub changed: bool,
+    /// Something the admin should know although it worked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// Applies a command; a refused one changes nothing.
+///
+/// # Errors
+/// [`Refusal`] with the reason in GlusterFS's words.
+pub fn apply(state: &mut State, command: Command) -> Result<Applied, Refusal> {
+    let applied = match command {
+        Command::Form { pool_id, member } => form(state, pool_id, member),
+        Command::AddMember { member } => Ok(add_member(state, member)),
+        Command::RemoveMember { uuid } => remove_member(state, uuid),
+        Command::NameMember { uuid, name } => name_member(state, uuid, name),
+        Command::UpdateMember { member } => update_member(state, member),
+        Command::CreateVolume(new) => create_volume(state, &new),
+        Command::StartVolume { name, force } => start_volume(state, &name, force),
+        Command::StopVolume { name, force } => stop_volume(state, &name, force),
+        Command::DeleteVolume { name } => delete_volume(state, &name),
+        Command::SetOptions { volume, options } => set_options(state, &volume, &options),
+        Command::ResetOptions { volume, key, force } => reset_options(state, &volume, key.as_deref(), force),
+        Command::SetHealOption { volume, key, value } => set_heal_option(state, &volume, &key, value),
+        Command::Recover { survivor } => recover(state, survivor),
+    }?;
+    if applied.changed {
+        state.revision += 1;
+    }
+    Ok(applied)
+}
+
+/// What [`apply`] would say, without doing it.
+///
+/// # Errors
+/// As [`apply`].
+pub fn check(state: &State, command: &Command) -> Result<Applied, Refusal> {
+    apply(&mut state.clone(), command.clone())
+}
+
+fn changed() -> Applied {
+    Applied { changed: true, ..Applied::default() }
+}
+
+fn changed_volume(volume: &Volume) -> Applied {
+    Applied { volume: Some((volume.name.clone(), volume.id)), changed: true, warnings: Vec::new() }
+}
+
+fn form(state: &mut State, pool_id: Uuid, member: Member) -> Result<Applied, Refusal> {
+    if !state.pool_id.is_nil() {
+        return Err(Refusal::AlreadyFormed);
+    }
+    state.pool_id = pool_id;
+    state.members.insert(member.uuid, member);
+    Ok(changed())
+}
+
+fn add_member(state: &mut State, member: Member) -> Applied {
+    state.removed.remove(&member.uuid);
+    let same = state.members.get(&member.uuid) == Some(&member);
+    state.members.insert(member.uuid, member);
+    Applied { changed: !same, ..Applied::default() }
+}
+
+fn remove_member(state: &mut State, uuid: Uuid) -> Result<Applied, Refusal> {
+    let member = state.members.get(&uuid).ok_or_else(|| Refusal::NotAMember(uuid.to_string()))?;
+    if state.members.len() == 1 {
+        return Err(Refusal::LastMember(member.hostname.clone()));
+    }
+    if state.volumes.values().flat_map(|volume| &volume.bricks).any(|brick| brick.node == uuid) {
+        return Err(Refusal::PeerHasBricks(member.hostname.clone()));
+    }
+    state.members.remove(&uuid);
+    state.removed.insert(uuid);
+    Ok(changed())
+}
+
+fn name_member(state: &mut State, uuid: Uuid, name: String) -> Result<Applied, Refusal> {
+    let member = state.members.get_mut(&uuid).ok_or_else(|| Refusal::NotAMember(name.clone()))?;
+    if member.is_named(&name) {
+        return Ok(Applied::default());
+    }
+    member.other_names.push(name);
+    Ok(changed())
+}
+
+fn update_member(state: &mut State, member: Member) -> Result<Applied, Refusal> {
+    match state.members.get_mut(&member.uuid) {
+        None => Err(Refusal::NotAMember(member.hostname)),
+        Some(known) if *known == member => Ok(Applied::default()),
+        Some(known) => {
+            *known = member;
+            Ok(changed())
+        }
+    }
+}
+
+fn create_volume(state: &mut State, new: &NewVolume) -> Result<Applied, Refusal> {
+    let volume = create::volume(state, new)?;
+    let applied = changed_volume(&volume);
+    state.volumes.insert(volume.name.clone(), volume);
+    Ok(applied)
+}
+
+fn volume_mut<'a>(state: &'a mut State, name: &str) -> Result<&'a mut Volume, Refusal> {
+    state.volumes.get_mut(name).ok_or_else(|| Refusal::NoSuchVolume(name.to_owned()))
+}
+
+fn start_volume(state: &mut State, name: &str, force: bool) -> Result<Applied, Refusal> {
+    let volume = volume_mut(state, name)?;
+    if volume.state == VolumeState::Started {
+        if !force {
+            return Err(Refusal::AlreadyStarted(name.to_owned()));
+        }
+        return Ok(Applied { changed: false, ..changed_volume(volume) });
+    }
+    volume.state = VolumeState::Started;
+    volume.version += 1;
+    Ok(changed_volume(volume))
+}
+
+fn stop_volume(state: &mut State, name: &str, force: bool) -> Result<Applied, Refusal> {
+    let volume = volume_mut(state, name)?;
+    if volume.state != VolumeState::Started {
+        if !force {
+            return Err(Refusal::NotStarted(name.to_owned()));
+        }
+        return Ok(Applied { changed: false, ..changed_volume(volume) });
+    }
+    volume.state = VolumeState::Stopped;
+    volume.version += 1;
+    Ok(changed_volume(volume))
+}
+
+fn delete_volume(state: &mut State, name: &str) -> Result<Applied, Refusal> {
+    let volume = volume_mut(state, name)?;
+    if volume.state == VolumeState::Started {
+        return Err(Refusal::DeleteStarted(name.to_owned()));
+    }
+    let applied = changed_volume(volume);
+    state.volumes.remove(name);
+    Ok(applied)
+}
+
+fn put(options: &mut Vec<(String, String)>, key: &str, value: &str) {
+    match options.iter_mut().find(|(known, _)| known == key) {
+        Some((_, slot)) => value.clone_into(slot),
+        None => options.push((key.to_owned(), value.to_owned())),
+    }
+}
+
+fn set_options(state: &mut State, name: &str, wanted: &[(String, String)]) -> Result<Applied, Refusal> {
+    if wanted.is_empty() {
+        return Err(Refusal::NoOptions);
+    }
+    if name == "all" {
+        let resolved = validate::global(wanted)?;
+        for (key, value) in &resolved {
+            put(&mut state.global_options, key, value);
+        }
+        return Ok(changed());
+    }
+    let volume = volume_mut(state, name)?;
+    // All are checked before the first is set.
+    let resolved = validate::of_volume(volume, wanted)?;
+    for (key, value) in &resolved {
+        put(&mut volume.options, key, value);
+    }
+    volume.version += 1;
+    Ok(changed_volume(volume))
+}
+
+fn set_heal_option(state: &mut State, name: &str, key: &str, value: String) -> Result<Applied, Refusal> {
+    let volume = volume_mut(state, name)?;
+    validate::value_of(volume, key, &value)?;
+    put(&mut volume.options, key, &value);
+    volume.version += 1;
+    Ok(changed_volume(volume))
+}
+
+fn reset_options(state: &mut State, name: &str, key: Option<&str>, force: bool) -> Result<Applied, Refusal> {
+    let key = key.filter(|key| *key != "all");
+    let known = key.map(|key| validate::key_to_reset(key, if name == "all" { Scope::Pool } else { Scope::Volume }));
+    if name == "all" {
+        let known = known.transpose()?;
+        state.global_options.retain(|(set, _)| known.is_some_and(|known| known != set));
+        return Ok(changed());
+    }
+    let volume = volume_mut(state, name)?;
+    let known = known.transpose()?;
+    let mut protected = false;
+    let mut dropped = false;
+    volume.options.retain(|(set, _)| {
+        if known.is_some_and(|known| known != set) {
+            return true;
+        }
+        let keep = options::find(set).is_some_and(|option| option.never_reset() || (option.needs_force() && !force));
+        protected |= keep;
+        dropped |= !keep;
+        keep
+    });
+    if protected && !dropped && let Some(known) = known {
+        return Err(Refusal::Protected(known.to_owned()));
+    }
+    for (key, value) in create::defaults_after_reset() {
+        if known.is_none_or(|known| known == *key) {
+            put(&mut volume.options, key, value);
+        }
+    }
+    volume.version += 1;
+    let mut applied = changed_volume(volume);
+    if protected {
+        applied.warnings.push(
+            "All unprotected fields were reset. To reset the protected fields, use 'force'.".to_owned(),
+        );
+    }
+    Ok(applied)
+}
+
+fn recover(state: &mut State, survivor: Uuid) -> Result<Applied, Refusal> {
+    if !state.members.contains_key(&survivor) {
+        return Err(Refusal::NotAMember(survivor.to_string()));
+    }
+    // Members with bricks stay known: their bricks still belong to volumes, and they come back by being probed.
+    let with_bricks: std::collections::BTreeSet<Uuid> =
+        state.volumes.values().flat_map(|volume| volume.bricks.iter().map(|brick| brick.node)).collect();
+    let gone: Vec<Uuid> = state
+        .members
+        .keys()
+        .copied()
+        .filter(|uuid| *uuid != survivor && !with_bricks.contains(uuid))
+        .collect();
+    for uuid in gone {
+        state.members.remove(&uuid);
+        state.removed.insert(uuid);
+    }
+    Ok(changed())
+}
