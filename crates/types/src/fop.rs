@@ -159,6 +159,8 @@ macro_rules! replies {
         )*
 
         /// Any successful answer, by shape.
+        // A rename carries five iatts; boxing them would cost an allocation where a short copy does.
+        #[allow(clippy::large_enum_variant)]
         #[derive(Clone, PartialEq, Debug)]
         pub enum Reply { $($name($name),)* }
 
@@ -354,35 +356,34 @@ fops! {
 impl FopKind {
     /// Whether the fop can change anything on a brick's disk (a read-only mount or brick refuses it).
     pub const fn is_change(self) -> bool {
-        use FopKind as K;
         matches!(
             self,
-            K::Mknod
-                | K::Mkdir
-                | K::Unlink
-                | K::Rmdir
-                | K::Symlink
-                | K::Rename
-                | K::Link
-                | K::Truncate
-                | K::Write
-                | K::Setxattr
-                | K::Removexattr
-                | K::Create
-                | K::Ftruncate
-                | K::Xattrop
-                | K::Fxattrop
-                | K::Fsetxattr
-                | K::Setattr
-                | K::Fsetattr
-                | K::Fremovexattr
-                | K::Fallocate
-                | K::Discard
-                | K::Zerofill
-                | K::Icreate
-                | K::Namelink
-                | K::Put
-                | K::CopyFileRange
+            Self::Mknod
+                | Self::Mkdir
+                | Self::Unlink
+                | Self::Rmdir
+                | Self::Symlink
+                | Self::Rename
+                | Self::Link
+                | Self::Truncate
+                | Self::Write
+                | Self::Setxattr
+                | Self::Removexattr
+                | Self::Create
+                | Self::Ftruncate
+                | Self::Xattrop
+                | Self::Fxattrop
+                | Self::Fsetxattr
+                | Self::Setattr
+                | Self::Fsetattr
+                | Self::Fremovexattr
+                | Self::Fallocate
+                | Self::Discard
+                | Self::Zerofill
+                | Self::Icreate
+                | Self::Namelink
+                | Self::Put
+                | Self::CopyFileRange
         )
     }
 }

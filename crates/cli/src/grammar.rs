@@ -1,0 +1,271 @@
+//! The grammar: every word of `mortar` and `gluster`, from which help, completions and man pages are made.
+//!
+//! Usage lines are GlusterFS's patterns (`cli/src/cli-cmd-*.c`), which its CLI prints on a wrong argument.
+
+use clap::{Args, Parser, Subcommand};
+
+/// Mortar holds bricks together: a replicated, self-healing file system that speaks GlusterFS.
+#[derive(Parser, Debug)]
+#[command(name = "mortar", version, infer_subcommands = true, disable_help_subcommand = true)]
+pub struct Words {
+    #[command(subcommand)]
+    pub top: Top,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Top {
+    /// Members of the pool
+    #[command(subcommand, infer_subcommands = true)]
+    Peer(Peer),
+    /// The pool as a whole
+    #[command(subcommand, infer_subcommands = true)]
+    Pool(Pool),
+    /// Volumes
+    #[command(subcommand, infer_subcommands = true)]
+    Volume(Box<Volume>),
+    /// What GlusterFS keeps for its own tools
+    #[command(subcommand, name = "system::", infer_subcommands = true)]
+    System(System),
+    /// Start a whole cluster on this machine: two nodes, volume imap0, mounted
+    Quickstart(Quickstart),
+    /// Run the node's daemon (mortard)
+    Daemon(Daemon),
+    /// Mount a volume: mortar mount SERVER:/VOLUME DIR [-o OPTIONS]
+    Mount(Mount),
+    /// Serve one brick (started by the daemon)
+    #[command(hide = true)]
+    Brick(Brick),
+    /// Heal this node's volumes (started by the daemon)
+    #[command(hide = true)]
+    Heald(Heald),
+    /// Print a shell's completion script
+    Completions { shell: clap_complete::Shell },
+    /// Write the man pages into a folder
+    Man { folder: std::path::PathBuf },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Peer {
+    /// Take a host into the pool
+    #[command(override_usage = "peer probe { <HOSTNAME> | <IP-address> }")]
+    Probe { host: String },
+    /// Remove a host that holds no brick from the pool
+    #[command(override_usage = "peer detach { <HOSTNAME> | <IP-address> } [force]")]
+    Detach { host: String, force: Option<Force> },
+    /// List the other members and whether they answer
+    #[command(override_usage = "peer status")]
+    Status,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Pool {
+    /// List all members
+    #[command(override_usage = "pool list")]
+    List,
+    /// Make this node the whole pool after the others are lost for good
+    #[command(override_usage = "pool recover")]
+    Recover,
+}
+
+/// The literal word `force`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Force {
+    Force,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Volume {
+    /// Create a volume from bricks
+    #[command(
+        override_usage = "volume create <NEW-VOLNAME> [[replica <COUNT> [arbiter <COUNT>]]|[replica 2 thin-arbiter 1]] [disperse [<COUNT>]] [disperse-data <COUNT>] [redundancy <COUNT>] [transport <tcp|rdma|tcp,rdma>] <NEW-BRICK> <TA-BRICK>... [force]"
+    )]
+    Create {
+        name: String,
+        #[arg(required = true)]
+        words: Vec<String>,
+    },
+    /// Start a volume: its bricks are served
+    #[command(override_usage = "volume start <VOLNAME> [force]")]
+    Start { name: String, force: Option<Force> },
+    /// Stop a volume: its data is not reachable until it is started
+    #[command(override_usage = "volume stop <VOLNAME> [force]")]
+    Stop { name: String, force: Option<Force> },
+    /// Forget a stopped volume; its bricks keep their files
+    #[command(override_usage = "volume delete <VOLNAME>")]
+    Delete { name: String },
+    /// Describe volumes
+    #[command(override_usage = "volume info [all|<VOLNAME>]")]
+    Info { name: Option<String> },
+    /// Show the processes of volumes
+    #[command(
+        override_usage = "volume status [all | <VOLNAME> [nfs|shd|<BRICK>|quotad]] [detail|clients|mem|inode|fd|callpool|tasks|client-list]"
+    )]
+    Status { words: Vec<String> },
+    /// List volume names
+    #[command(override_usage = "volume list")]
+    List {
+        #[arg(hide = true)]
+        surplus: Vec<String>,
+    },
+    /// Set options
+    #[command(override_usage = "volume set <VOLNAME> <KEY> <VALUE>")]
+    Set {
+        #[arg(required = true)]
+        words: Vec<String>,
+    },
+    /// Show the value of an option or of all
+    #[command(override_usage = "volume get <VOLNAME|all> <key|all>")]
+    Get { name: String, key: String },
+    /// Return options to their defaults
+    #[command(override_usage = "volume reset <VOLNAME> [option] [force]")]
+    Reset { name: String, words: Vec<String> },
+    /// Heal a volume, or show what is to be healed
+    #[command(
+        override_usage = "volume heal <VOLNAME> [enable | disable | full |statistics [heal-count [replica <HOSTNAME:BRICKNAME>]] |info [summary | split-brain] |split-brain {bigger-file <FILE> | latest-mtime <FILE> |source-brick <HOSTNAME:BRICKNAME> [<FILE>]} |granular-entry-heal {enable | disable}]"
+    )]
+    Heal { name: String, words: Vec<String> },
+    // GlusterFS's further words: known, so that abbreviations mean what they mean there, and answered with a sentence.
+    #[command(hide = true)]
+    AddBrick(Unserved),
+    #[command(hide = true)]
+    RemoveBrick(Unserved),
+    #[command(hide = true)]
+    ReplaceBrick(Unserved),
+    #[command(hide = true)]
+    ResetBrick(Unserved),
+    #[command(hide = true)]
+    Rebalance(Unserved),
+    #[command(hide = true)]
+    Quota(Unserved),
+    #[command(hide = true)]
+    InodeQuota(Unserved),
+    #[command(hide = true)]
+    Profile(Unserved),
+    #[command(hide = true)]
+    Top(Unserved),
+    #[command(hide = true)]
+    Statedump(Unserved),
+    #[command(hide = true)]
+    Log(Unserved),
+    #[command(hide = true)]
+    Sync(Unserved),
+    #[command(hide = true)]
+    Barrier(Unserved),
+    #[command(hide = true)]
+    ClearLocks(Unserved),
+    #[command(hide = true)]
+    Bitrot(Unserved),
+}
+
+/// The words of a command that is not served.
+#[derive(Args, Debug, Clone)]
+pub struct Unserved {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum System {
+    /// Print a volume's client volfile
+    #[command(override_usage = "system:: getspec <VOLNAME>")]
+    Getspec { name: String },
+    /// Print this node's uuid
+    #[command(override_usage = "system:: uuid get")]
+    Uuid { get: Option<String> },
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct Quickstart {
+    /// Where the two nodes keep everything
+    #[arg(long, default_value = "/tmp/mortar-quickstart")]
+    pub dir: std::path::PathBuf,
+    /// Stop what runs, unmount and remove the folder
+    #[arg(long)]
+    pub clean: bool,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct Daemon {
+    #[arg(long, default_value = "/var/lib/mortar")]
+    pub data_dir: std::path::PathBuf,
+    #[arg(long, default_value = "/run/mortar")]
+    pub run_dir: std::path::PathBuf,
+    #[arg(long, default_value = "/var/log/mortar")]
+    pub log_dir: std::path::PathBuf,
+    /// The address to serve on
+    #[arg(long, default_value = "0.0.0.0")]
+    pub listen: std::net::IpAddr,
+    /// GlusterFS's port: volfiles and the brick port map
+    #[arg(long, default_value_t = 24007)]
+    pub port: u16,
+    /// The pool's own port (mutual TLS)
+    #[arg(long, default_value_t = 24008)]
+    pub peer_port: u16,
+    /// Stay in the foreground
+    #[arg(long, short = 'N')]
+    pub no_daemon: bool,
+    /// ERROR, WARNING, INFO, DEBUG or TRACE
+    #[arg(long, short = 'L', default_value = "INFO")]
+    pub log_level: String,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct Mount {
+    /// What mount(8) would pass to mount.glusterfs
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    pub words: Vec<String>,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct Brick {
+    #[arg(long)]
+    pub volfile: std::path::PathBuf,
+    #[arg(long)]
+    pub listen: std::net::IpAddr,
+    #[arg(long)]
+    pub port: u16,
+    #[arg(long)]
+    pub control: std::path::PathBuf,
+    #[arg(long)]
+    pub pid_file: std::path::PathBuf,
+    #[arg(long)]
+    pub log_file: std::path::PathBuf,
+    #[arg(long)]
+    pub node_uuid: uuid::Uuid,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct Heald {
+    /// The volfile server, HOST:PORT
+    #[arg(long)]
+    pub server: String,
+    #[arg(long = "volume")]
+    pub volumes: Vec<String>,
+    #[arg(long)]
+    pub control: std::path::PathBuf,
+    #[arg(long)]
+    pub pid_file: std::path::PathBuf,
+    #[arg(long)]
+    pub log_file: std::path::PathBuf,
+    #[arg(long)]
+    pub node_uuid: uuid::Uuid,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Words::command().debug_assert();
+    }
+
+    #[test]
+    fn words_may_be_abbreviated_while_unique() {
+        assert!(Words::try_parse_from(["mortar", "pe", "st"]).is_ok());
+        assert!(Words::try_parse_from(["mortar", "vol", "li"]).is_ok());
+        assert!(Words::try_parse_from(["mortar", "vo", "st", "imap0"]).is_err());
+    }
+}
