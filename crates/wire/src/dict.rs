@@ -23,8 +23,8 @@ mod tag {
     pub(super) const MDATA: i32 = 9;
 }
 
-/// Size word, count and number of pairs.
-const HEAD_BYTES: usize = 12;
+/// Size word, count and number of pairs: all zero in an empty dict.
+pub(crate) const EMPTY_DICT_BYTES: usize = 12;
 
 /// An empty key with an empty value: lengths and type.
 const PAIR_BYTES_MIN: usize = 12;
@@ -47,7 +47,7 @@ impl Field for Option<Dict> {
             put_value(value, out);
         }
         // The size of the pairs must be exact: peers find the payload of READ and WRITE by it.
-        let size = out.len() - start - HEAD_BYTES;
+        let size = out.len() - start - EMPTY_DICT_BYTES;
         out.patch_u32(start, u32::try_from(size).expect("a dict in a record below 1 GiB"));
     }
 

@@ -11,6 +11,7 @@ use mortar_types::fop::{
 };
 use mortar_types::{Dict, Errno, Failure, FopKind, Iatt, Outcome, Reply};
 
+use crate::dict::EMPTY_DICT_BYTES;
 use crate::field::{Field, fields};
 use crate::iatt::{IATT_BYTES, STATFS_BYTES};
 use crate::lock::{BLANK_FLOCK_BYTES, LEASE_BYTES};
@@ -234,7 +235,7 @@ dispatch! {
     CreateReply: Create, 3 * IATT_BYTES + 8;
     ReadReply: Read, 0;
     StatfsReply: Statfs, STATFS_BYTES;
-    DictReply: Getxattr Xattrop Fxattrop Fgetxattr, 2 * IATT_BYTES;
+    DictReply: Getxattr Xattrop Fxattrop Fgetxattr, EMPTY_DICT_BYTES + 2 * IATT_BYTES;
     LkReply: Lk, BLANK_FLOCK_BYTES;
     ReaddirReply: Readdir, 4;
     ReaddirpReply: Readdirp, 4;
@@ -302,9 +303,6 @@ fn put_failure(kind: FopKind, errno: Errno, xdata: &Option<Dict>, out: &mut Writ
         return;
     }
     xdata.put(out);
-    if matches!(kind, FopKind::Getxattr | FopKind::Fgetxattr | FopKind::Xattrop | FopKind::Fxattrop) {
-        None::<Dict>.put(out);
-    }
     out.zeros(blank_bytes(kind));
 }
 
