@@ -29,7 +29,7 @@ pub enum Callback {
     /// Not looked at by clients.
     EventNotify(Bytes),
     GetSnaps,
-    CacheInvalidation(CacheInvalidation),
+    CacheInvalidation(Box<CacheInvalidation>),
     /// The brick behind the connection serves, or serves no more.
     ChildUp,
     ChildDown,
@@ -162,7 +162,7 @@ impl Callback {
             procedure::INO_FLUSH => Self::InodeFlush,
             procedure::EVENT_NOTIFY => return Ok(Self::EventNotify(from.into_rest())),
             procedure::GET_SNAPS => Self::GetSnaps,
-            procedure::CACHE_INVALIDATION => Self::CacheInvalidation(Field::take(&mut from)?),
+            procedure::CACHE_INVALIDATION => Self::CacheInvalidation(Box::new(Field::take(&mut from)?)),
             procedure::CHILD_UP => Self::ChildUp,
             procedure::CHILD_DOWN => Self::ChildDown,
             procedure::RECALL_LEASE => Self::RecallLease(Field::take(&mut from)?),
@@ -225,7 +225,7 @@ impl From<Upcall> for Callback {
                 xdata: no_xdata(),
             }),
             Upcall::CacheInvalidation { gfid, flags, stat, parent, old_parent, xdata } => {
-                Self::CacheInvalidation(CacheInvalidation {
+                Self::CacheInvalidation(Box::new(CacheInvalidation {
                     gfid,
                     event_type: EVENT_CACHE_INVALIDATION,
                     flags,
@@ -234,7 +234,7 @@ impl From<Upcall> for Callback {
                     parent,
                     old_parent,
                     xdata: DictV3(xdata),
-                })
+                }))
             }
             Upcall::RecallLease { gfid, kind, id } => {
                 Self::RecallLease(RecallLease { gfid, kind, id, xdata: no_xdata() })

@@ -8,3 +8,6 @@ mod request;
 
 pub use reply::{RawReply, decode_raw_reply, decode_reply, encode_raw_reply, encode_reply};
 pub use request::{decode_request, encode_request};
+
+#[cfg(test)]
+mod tests;

@@ -333,7 +333,7 @@ fn take_whole(kind: FopKind, head: Head, mut from: Reader) -> Result<Reply, Deco
     Ok(reply)
 }
 
-/// [`decode_reply`] that keeps every bit a peer may set.
+/// [`decode_reply`] that keeps `op_errno` of a success and the body of an error, for tools that show or forward replies.
 pub fn decode_raw_reply(kind: FopKind, body: Bytes) -> Result<RawReply, DecodeError> {
     let mut from = Reader::new(body);
     let head = Head::take(&mut from)?;
