@@ -15,14 +15,15 @@ pub use mortar_wire::auth::Kind as AuthKind;
 pub use mortar_wire::header::Procedure;
 pub use socket::{Endpoint, Keepalive};
 
-/// Program and procedures that every GlusterFS listener answers (`rpc/rpc-lib/src/protocol-common.h`, GF-DUMP).
+/// What every GlusterFS listener answers, and a server here by itself.
 pub mod dump {
     use mortar_wire::header::Procedure;
+    use mortar_wire::programs::{DUMP as GF_DUMP, dump};
 
-    pub const PROGRAM: u32 = 123_451_501;
-    pub const VERSION: u32 = 1;
+    pub const PROGRAM: u32 = GF_DUMP.number;
+    pub const VERSION: u32 = GF_DUMP.version;
     /// Lists the programs served here.
-    pub const DUMP: Procedure = Procedure::new(PROGRAM, VERSION, 1);
+    pub const DUMP: Procedure = Procedure::new(PROGRAM, VERSION, dump::DUMP);
     /// Answered on the reading task itself: clients take a late answer for a dead server.
-    pub const PING: Procedure = Procedure::new(PROGRAM, VERSION, 2);
+    pub const PING: Procedure = Procedure::new(PROGRAM, VERSION, dump::PING);
 }

@@ -14,7 +14,10 @@ use futures::stream::FuturesUnordered;
 use futures::task::AtomicWaker;
 use mortar_types::ClientId;
 use mortar_wire::auth;
+use mortar_wire::handshake::{CommonReply, DumpReply};
 use mortar_wire::header::{self, CallHeader, Header, OpaqueAuth, Procedure, ReplyHeader, ReplyStatus};
+use mortar_wire::message::Message as _;
+use mortar_wire::programs::{self, Program};
 use mortar_wire::record::{Decoder, RecordError};
 use mortar_wire::xdr::{DecodeError, Reader, Writer};
 use parking_lot::Mutex;
@@ -23,7 +26,7 @@ use tokio::io::AsyncReadExt as _;
 use crate::dump;
 use crate::outbox::{Flush, Outbox, TooLong, reserve_for_read};
 use crate::server::listener::Options;
-use crate::server::session::{IncomingCall, Program, Response, Service, Session};
+use crate::server::session::{IncomingCall, Response, Service, Session};
 use crate::socket::{ReadHalf, WriteHalf};
 
 /// Nothing more is read from a connection while so much waits to be sent to it: the peer does not read its answers.
@@ -372,8 +375,9 @@ impl Driver<'_> {
 
     fn builtin(&self, procedure: Procedure) -> Response {
         if procedure == dump::PING {
-            // gf_common_rsp: op_ret, op_errno, empty xdata.
-            return Response::success(BytesMut::zeroed(12));
+            let mut out = Writer::new();
+            CommonReply::default().encode(&mut out);
+            return Response::success(out.into_inner());
         }
         if procedure == dump::DUMP {
             return Response::success(dump_answer(self.session.programs()));
@@ -382,19 +386,10 @@ impl Driver<'_> {
     }
 }
 
-/// gf_dump_rsp: the programs as an XDR linked list, our own first as glusterd does.
+/// The programs, our own first as glusterd does.
 fn dump_answer(programs: &[Program]) -> BytesMut {
-    let own = Program { name: "GF-DUMP", number: dump::PROGRAM, version: dump::VERSION };
+    let listed: Vec<_> = std::iter::once(programs::DUMP).chain(programs.iter().copied()).collect();
     let mut out = Writer::new();
-    out.u64(0);
-    out.i32(0);
-    out.i32(0);
-    for program in std::iter::once(&own).chain(programs) {
-        out.u32(1);
-        out.opaque(program.name.as_bytes());
-        out.u64(program.number.into());
-        out.u64(program.version.into());
-    }
-    out.u32(0);
+    DumpReply::of(&listed).encode(&mut out);
     out.into_inner()
 }

@@ -17,4 +17,5 @@ mod session;
 pub use connection::{Connection, Peer};
 pub(crate) use listener::bind_unix_socket;
 pub use listener::{Listener, Options, Server};
-pub use session::{IncomingCall, Program, Response, Service, Session};
+pub use mortar_wire::programs::Program;
+pub use session::{IncomingCall, Response, Service, Session};

@@ -6,21 +6,13 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use mortar_types::Context;
 use mortar_wire::header::{Procedure, ReplyStatus};
+use mortar_wire::programs::Program;
 
-use super::connection::Connection;
+use crate::server::connection::Connection;
 
 /// Makes the session of each new connection.
 pub trait Service: Send + Sync + 'static {
     fn connected(&self, connection: Arc<Connection>) -> Arc<dyn Session>;
-}
-
-/// A program version that a session serves. The DUMP program itself is served and listed by the connection.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Program {
-    /// As shown in DUMP answers, such as `GlusterFS 4.x v1`.
-    pub name: &'static str,
-    pub number: u32,
-    pub version: u32,
 }
 
 /// A call of one of the session's programs. `context.client` is the connection's number.
@@ -67,7 +59,8 @@ impl Response {
 /// The server's side of one connection.
 #[async_trait]
 pub trait Session: Send + Sync + 'static {
-    /// Programs to list in DUMP answers, in their order; calls of others are refused before [`Self::handle`].
+    /// Programs to list in DUMP answers, in their order; calls of others are refused before [`Self::handle`]. The DUMP
+    /// program itself is served and listed by the connection.
     fn programs(&self) -> &[Program];
 
     /// Whether a call of this procedure may wait for other clients (lock requests). Such calls do not count towards
