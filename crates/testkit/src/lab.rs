@@ -253,6 +253,11 @@ impl Host {
         self.address
     }
 
+    /// The process that holds the host's namespaces: `/proc/PID/root` is the host's view of the file system.
+    pub fn holder_pid(&self) -> u32 {
+        self.holder.pid()
+    }
+
     /// A command inside the host.
     pub fn command(&self, program: &str) -> Command {
         let mut command = self.holder.enter(&["--net", "--mount", "--uts"]);
