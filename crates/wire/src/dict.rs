@@ -60,20 +60,23 @@ impl Field for Option<Dict> {
         }
         let mut pairs = Vec::with_capacity(pairs_count);
         for _ in 0..pairs_count {
-            let key = from.opaque_with(key_from)?;
+            let key = from.opaque_with(|key| key_from(key.strip_suffix(b"\0").unwrap_or(key)))?;
             pairs.push((key, take_value(from)?));
         }
         Ok((count >= 0).then(|| Dict::from_pairs(pairs)))
     }
 }
 
-/// A key from bytes that may end in NUL; known ones without a copy.
+/// A key from its bytes without NUL; known ones without a copy. A NUL inside is refused: a C peer would read another
+/// key than we do.
 pub(crate) fn key_from(bytes: &[u8]) -> Result<Key, DecodeError> {
-    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
     if let Some(known) = keys::known(bytes) {
         return Ok(Key::Borrowed(known));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Text("dict key"))?;
+    if text.contains('\0') {
+        return Err(DecodeError::Text("dict key"));
+    }
     Ok(Key::Owned(text.to_owned()))
 }
 
@@ -195,6 +198,16 @@ mod tests {
     fn a_known_key_is_not_copied() {
         let dict = decode(encoded(&Some(Dict::new().with(keys::CONTENT.to_owned(), Value::Int(1))))).unwrap().unwrap();
         assert_eq!(dict.keys().next().unwrap().as_ptr(), keys::known(keys::CONTENT.as_bytes()).unwrap().as_ptr());
+    }
+
+    #[test]
+    fn a_key_with_a_nul_inside_is_an_error() {
+        let mut out = Writer::new();
+        out.raw(&[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1]);
+        out.opaque(b"a\0b\0");
+        out.i32(tag::INT);
+        out.i64(0);
+        assert_eq!(decode(out.into_inner().freeze()), Err(DecodeError::Text("dict key")));
     }
 
     #[test]

@@ -151,10 +151,23 @@ fn check(message: &RpcMessage) -> String {
     format!("{name} {}", if *is_reply { "reply" } else { "call" })
 }
 
+/// With `MORTAR_FUZZ_SEEDS=DIR`, leaves fop bodies there as seeds for `fuzz/` (targets `request` and `reply`).
+fn save_seed(message: &RpcMessage, serial: usize) {
+    let Some(folder) = std::env::var_os("MORTAR_FUZZ_SEEDS") else { return };
+    if message.program != programs::FOP.number {
+        return;
+    }
+    let folder = PathBuf::from(folder).join(if message.is_reply { "reply" } else { "request" });
+    std::fs::create_dir_all(&folder).unwrap();
+    let number = u8::try_from(message.procedure).unwrap();
+    std::fs::write(folder.join(format!("capture-{serial}")), [&[number], &message.body[..]].concat()).unwrap();
+}
+
 #[test]
 fn every_captured_message_decodes_and_encodes_to_the_same_bytes() {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/pcap"));
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut serial = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "pcap") {
@@ -165,7 +178,10 @@ fn every_captured_message_decodes_and_encodes_to_the_same_bytes() {
         assert_eq!(left, 0, "bytes of {} that are no record", path.display());
         let mut conversation = Conversation::default();
         for record in records {
-            *seen.entry(check(&conversation.message(record))).or_default() += 1;
+            let message = conversation.message(record);
+            save_seed(&message, serial);
+            serial += 1;
+            *seen.entry(check(&message)).or_default() += 1;
         }
     }
     for (name, count) in &seen {
