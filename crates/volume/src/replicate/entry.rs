@@ -1,0 +1,315 @@
+//! Changes of names: under entry locks, without a mark while every child takes part.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mortar_logic::replicate::changelog::{Changelog, Slot};
+use mortar_logic::replicate::readable::Readable;
+use mortar_logic::replicate::verdict::{self, Answer, Mark, NewInode, Terms, Verdict};
+use mortar_logic::replicate::{Set, SetExt};
+use mortar_types::fop::Lookup;
+use mortar_types::{Context, Dict, Errno, Fd, FileType, Gfid, Iatt, Outcome, Reply, Request, SubvolMap, Value, keys};
+
+use super::Core;
+use super::data::{answer, outcomes};
+use super::gate::Name;
+use super::hints::Hint;
+use super::inode::Known;
+use super::kept::{LockKind, NameLock};
+
+/// A change of names, as far as locks and marks care.
+struct Plan {
+    /// The names it changes, each in its directory.
+    places: Vec<(Gfid, Bytes)>,
+    /// Directories that vanish: nobody may make names in them meanwhile.
+    victims: Vec<Gfid>,
+    /// What it makes.
+    makes: Option<NewInode>,
+}
+
+impl Core {
+    /// CREATE, MKNOD, MKDIR, SYMLINK, LINK, UNLINK, RMDIR, RENAME.
+    pub(super) async fn change_entry(self: &Arc<Self>, ctx: &Context, mut request: Request) -> Outcome<Reply> {
+        self.check_quorum(&self.children.up())?;
+        if makes_inode(&request) {
+            require_gfid(request.xdata_mut());
+        }
+        let plan = self.plan(ctx, &request).await?;
+        let mut gates: Vec<(Gfid, Name)> =
+            plan.places.iter().map(|(parent, name)| (*parent, Name::One(name.clone()))).collect();
+        gates.extend(plan.victims.iter().map(|victim| (*victim, Name::All)));
+        // One order for gates and locks, everywhere: by gfid, whole directories first (`afr/afr-lk-common.c`).
+        gates.sort();
+        gates.dedup();
+        let mut order = Vec::with_capacity(gates.len());
+        for (gfid, name) in &gates {
+            order.push(self.inodes.get(*gfid).names.enter(name.clone()).await);
+        }
+        let mut locks = Vec::with_capacity(gates.len());
+        for (gfid, name) in gates {
+            let name = match name {
+                Name::All => None,
+                Name::One(name) => Some(name),
+            };
+            if !joins_kept(&locks, gfid) {
+                locks.push((gfid, self.hold_name(&self.inodes.get(gfid), name).await?));
+            }
+        }
+        let mut targets = self.children.up();
+        for (_, lock) in &locks {
+            targets = targets.and(&lock.valid());
+        }
+        self.settle_victims(&plan, &request).await;
+        let outcome = self.run_entry(ctx, request, &plan, targets).await;
+        drop(locks);
+        drop(order);
+        outcome
+    }
+
+    async fn run_entry(
+        self: &Arc<Self>,
+        ctx: &Context,
+        request: Request,
+        plan: &Plan,
+        mut targets: Set,
+    ) -> Outcome<Reply> {
+        let marked = !self.options.optimistic_change_log || !targets.all();
+        if marked {
+            let raise = Changelog::in_slot(Slot::Entry, 1);
+            for (parent, xdata) in self.marked_places(plan, keys::XATTROP_ENTRY_CREATE) {
+                targets = self.mark(parent, &targets, &self.nobody(), Slot::Entry, raise, xdata).await;
+            }
+        }
+        if targets.none() {
+            return Err(Errno::ENOTCONN.into());
+        }
+        self.check_quorum(&targets)?;
+        let mut replies = self.children.broadcast(ctx, &targets, &request).await;
+        fail_other_gfids(&mut replies);
+        let terms = Terms { slot: Slot::Entry, quorum: self.options.quorum, good: None };
+        let verdict = verdict::judge(&outcomes(&replies), &terms);
+        self.settle_entry(plan, &verdict, marked, &replies).await?;
+        self.note_names(&request, &verdict, &replies);
+        let fds = replies.map(|_, reply| match reply {
+            Some(Ok(Reply::CreateReply(reply))) => Some(reply.fd),
+            _ => None,
+        });
+        let mut reply = answer(replies, verdict.answer)?;
+        if let (Reply::CreateReply(reply), Request::Create(create)) = (&mut reply, &request) {
+            reply.fd = self.register_create(ctx, reply.stat, create.flags, &fds);
+        }
+        Ok(reply)
+    }
+
+    /// Records on the bricks who missed the change, before the caller hears of it.
+    async fn settle_entry(
+        &self,
+        plan: &Plan,
+        verdict: &Verdict,
+        marked: bool,
+        replies: &SubvolMap<Option<Outcome<Reply>>>,
+    ) -> Outcome<()> {
+        let lower = if marked { Changelog::in_slot(Slot::Entry, 1).negated() } else { Changelog::CLEAN };
+        let nobody = self.nobody();
+        match &verdict.mark {
+            Mark::Clean if !marked => {}
+            Mark::Clean => {
+                // The same refusal everywhere: whoever was asked still has the mark.
+                let asked = replies.map(|_, reply| reply.is_some());
+                for (parent, xdata) in self.marked_places(plan, keys::XATTROP_ENTRY_DELETE) {
+                    self.mark(parent, &asked, &nobody, Slot::Entry, lower, xdata).await;
+                }
+            }
+            Mark::Accuse(missed) => {
+                if let (Some(kind), Some(gfid)) = (plan.makes, new_gfid(replies, verdict)) {
+                    let pending = verdict::new_inode_accusations(missed, kind);
+                    self.mark_with(gfid, &verdict.done, &pending, Changelog::CLEAN, None).await;
+                }
+                for (parent, xdata) in self.marked_places(plan, keys::XATTROP_ENTRY_CREATE) {
+                    self.inodes.get(parent).distrust_data(missed);
+                    let recorded = self.mark(parent, &verdict.done, missed, Slot::Entry, lower, xdata).await;
+                    if recorded.none() {
+                        return Err(Errno::ENOTCONN.into());
+                    }
+                }
+            }
+            Mark::StayDirty => {
+                for (parent, xdata) in self.marked_places(plan, keys::XATTROP_ENTRY_CREATE) {
+                    self.inodes.get(parent).forget();
+                    if !marked && !verdict.done.none() {
+                        let raise = Changelog::in_slot(Slot::Entry, 1);
+                        self.mark(parent, &verdict.done, &nobody, Slot::Entry, raise, xdata).await;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The directories whose counters move, with the name for the brick's index of names. A rename within one
+    /// directory moves them once per name, so that both names are indexed.
+    fn marked_places(&self, plan: &Plan, index_key: &'static str) -> Vec<(Gfid, Option<Dict>)> {
+        let xdata = |name: &Bytes| {
+            self.options.granular_entry_heal.then(|| Dict::new().with(index_key, Value::Str(name.clone())))
+        };
+        plan.places.iter().map(|(parent, name)| (*parent, xdata(name))).collect()
+    }
+
+    async fn plan(&self, ctx: &Context, request: &Request) -> Outcome<Plan> {
+        let one = |parent: Gfid, name: &Bytes, makes| Plan {
+            places: vec![(parent, name.clone())],
+            victims: Vec::new(),
+            makes,
+        };
+        Ok(match request {
+            Request::Create(r) => one(r.parent, &r.name, Some(NewInode::Regular)),
+            Request::Mkdir(r) => one(r.parent, &r.name, Some(NewInode::Directory)),
+            Request::Mknod(r) => {
+                let regular = matches!(FileType::from_mode(r.mode), Some(FileType::Regular) | None);
+                one(r.parent, &r.name, Some(if regular { NewInode::Regular } else { NewInode::Special }))
+            }
+            Request::Symlink(r) => one(r.parent, &r.name, None),
+            Request::Link(r) => one(r.new_parent, &r.new_name, None),
+            Request::Unlink(r) => one(r.parent, &r.name, None),
+            Request::Rmdir(r) => {
+                let victim = self.resolve(ctx, r.parent, &r.name).await?;
+                Plan { victims: directory(victim), ..one(r.parent, &r.name, None) }
+            }
+            Request::Rename(r) => {
+                let mut plan = one(r.old_parent, &r.old_name, None);
+                let new = (r.new_parent, r.new_name.clone());
+                if plan.places[0] != new {
+                    plan.places.push(new);
+                }
+                // Only a directory can replace a directory.
+                let source = self.hints.get(r.old_parent, &r.old_name);
+                if source.is_none_or(|hint| hint.kind == FileType::Directory) {
+                    plan.victims = directory(self.resolve(ctx, r.new_parent, &r.new_name).await?);
+                }
+                plan
+            }
+            _ => return Err(Errno::EINVAL.into()),
+        })
+    }
+
+    /// What a name is now; `None` when it is nothing.
+    async fn resolve(&self, ctx: &Context, parent: Gfid, name: &Bytes) -> Outcome<Option<Hint>> {
+        let lookup = Lookup { gfid: Gfid::NULL, parent, flags: 0, name: name.clone(), xdata: None };
+        let ctx = Context::internal(ctx.pid);
+        match self.read_one(&ctx, parent, None, lookup.into()).await {
+            Ok(Reply::LookupReply(reply)) => {
+                let hint = reply.stat.file_type().map(|kind| Hint { gfid: reply.stat.gfid, kind });
+                if let Some(hint) = hint {
+                    self.hints.note(parent, name, hint);
+                }
+                Ok(hint)
+            }
+            Ok(_) => Err(Errno::EPROTO.into()),
+            Err(failure) if failure.errno == Errno::ENOENT => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// A file about to lose its name must not keep a dirty mark: nobody could clear it any more.
+    async fn settle_victims(self: &Arc<Self>, plan: &Plan, request: &Request) {
+        let removed = match request {
+            Request::Unlink(_) => plan.places.first(),
+            Request::Rename(_) => plan.places.get(1),
+            _ => None,
+        };
+        let Some((parent, name)) = removed else { return };
+        let Some(hint) = self.hints.get(*parent, name) else { return };
+        if hint.kind == FileType::Regular
+            && let Some(inode) = self.inodes.peek(hint.gfid)
+            && !inode.data.is_free()
+        {
+            self.give_back_now(&inode, LockKind::Data).await;
+        }
+    }
+
+    /// Keeps hints and what is known of a new inode up to date.
+    fn note_names(&self, request: &Request, verdict: &Verdict, replies: &SubvolMap<Option<Outcome<Reply>>>) {
+        let (parent, name) = match request {
+            Request::Create(r) => (r.parent, &r.name),
+            Request::Mkdir(r) => (r.parent, &r.name),
+            Request::Mknod(r) => (r.parent, &r.name),
+            Request::Symlink(r) => (r.parent, &r.name),
+            Request::Link(r) => (r.new_parent, &r.new_name),
+            Request::Unlink(r) => (r.parent, &r.name),
+            Request::Rmdir(r) => (r.parent, &r.name),
+            Request::Rename(r) => (r.new_parent, &r.new_name),
+            _ => return,
+        };
+        self.hints.forget(parent, name);
+        if let Request::Rename(r) = request {
+            self.hints.forget(r.old_parent, &r.old_name);
+        }
+        let Answer::From(child) = verdict.answer else { return };
+        let Some(Ok(reply)) = &replies[child] else { return };
+        let Some((stat, kind)) = stat_of(reply).and_then(|stat| Some((stat, stat.file_type()?))) else {
+            return;
+        };
+        self.hints.note(parent, name, Hint { gfid: stat.gfid, kind });
+        if makes_inode(request) {
+            let readable = Readable { data: verdict.done.clone(), metadata: verdict.done.clone() };
+            let generation = self.children.generation();
+            self.inodes.get(stat.gfid).learn(Known { generation, kind, readable });
+        }
+    }
+
+    fn register_create(&self, ctx: &Context, stat: Iatt, flags: u32, fds: &SubvolMap<Option<Fd>>) -> Fd {
+        self.register_fd(ctx, self.inodes.get(stat.gfid), flags, false, fds)
+    }
+}
+
+fn directory(hint: Option<Hint>) -> Vec<Gfid> {
+    hint.filter(|hint| hint.kind == FileType::Directory).map(|hint| hint.gfid).into_iter().collect()
+}
+
+/// A kept lock covers every name of its directory.
+fn joins_kept(locks: &[(Gfid, NameLock)], gfid: Gfid) -> bool {
+    locks.iter().any(|(locked, lock)| *locked == gfid && matches!(lock, NameLock::Kept(_)))
+}
+
+const fn makes_inode(request: &Request) -> bool {
+    matches!(request, Request::Create(_) | Request::Mknod(_) | Request::Mkdir(_) | Request::Symlink(_))
+}
+
+/// Every brick must give the new inode the same identity.
+fn require_gfid(xdata: &mut Option<Dict>) {
+    let dict = xdata.get_or_insert_default();
+    if dict.get_gfid(keys::GFID_REQ).is_none_or(|gfid| gfid.is_null()) {
+        dict.set(keys::GFID_REQ, Value::Gfid(Gfid::random()));
+    }
+}
+
+const fn stat_of(reply: &Reply) -> Option<Iatt> {
+    match reply {
+        Reply::CreateReply(reply) => Some(reply.stat),
+        Reply::EntryReply(reply) => Some(reply.stat),
+        Reply::RenameReply(reply) => Some(reply.stat),
+        _ => None,
+    }
+}
+
+/// A child that did it to another inode than the first one has a name of its own there: it has failed.
+fn fail_other_gfids(replies: &mut SubvolMap<Option<Outcome<Reply>>>) {
+    let gfid_at = |reply: &Option<Outcome<Reply>>| match reply {
+        Some(Ok(reply)) => stat_of(reply).map(|stat| stat.gfid),
+        _ => None,
+    };
+    let Some(first) = replies.iter().find_map(|(_, reply)| gfid_at(reply)) else { return };
+    for (_, reply) in replies.iter_mut() {
+        if gfid_at(reply).is_some_and(|gfid| gfid != first) {
+            *reply = Some(Err(Errno::EIO.into()));
+        }
+    }
+}
+
+fn new_gfid(replies: &SubvolMap<Option<Outcome<Reply>>>, verdict: &Verdict) -> Option<Gfid> {
+    let Answer::From(child) = verdict.answer else { return None };
+    match &replies[child] {
+        Some(Ok(reply)) => stat_of(reply).map(|stat| stat.gfid),
+        _ => None,
+    }
+}

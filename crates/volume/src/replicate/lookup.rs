@@ -1,0 +1,230 @@
+//! Lookup on all children, and what it teaches about an inode's copies.
+
+use std::sync::Arc;
+
+use mortar_logic::replicate::lookup::{self as rules, Decision};
+use mortar_logic::replicate::readable::{self, Report};
+use mortar_logic::replicate::{Set, SetExt};
+use mortar_types::fop::{Fstat, Lookup, LookupReply};
+use mortar_types::{Context, Dict, Errno, FileType, Gfid, Iatt, Outcome, Reply, Request, SubvolMap, Value, keys};
+
+use super::Core;
+use super::fds::OpenFd;
+use super::hints::Hint;
+use super::inode::{Inode, Known};
+
+/// Where heal parks what it moves away; clients do not see it.
+pub(super) const ANONYMOUS_INODE_PREFIX: &[u8] = b".glusterfs-anonymous-inode-";
+
+type Replies = SubvolMap<Option<Outcome<LookupReply>>>;
+
+impl Core {
+    pub(super) async fn lookup(self: &Arc<Self>, ctx: &Context, mut request: Lookup) -> Outcome<Reply> {
+        let named = !request.name.is_empty();
+        if named && is_hidden(request.parent, &request.name) && !ctx.pid.is_internal() {
+            return Err(Errno::ENOENT.into());
+        }
+        let up = self.children.up();
+        self.check_quorum(&up)?;
+        let generation = self.children.generation();
+        self.ask(request.xdata.get_or_insert_default(), named);
+        let wire = Request::from(request.clone());
+        let replies = self.children.broadcast(ctx, &up, &wire).await;
+        let mut replies: Replies = typed(replies);
+        let reports = replies.map(|_, reply| report(reply.as_ref()));
+        let parent = named.then(|| self.inodes.get(request.parent));
+        let parent_readable = match &parent {
+            Some(parent) if rules::is_contradictory(&reports) => {
+                Some(self.known(ctx, parent, None).await?.readable.data)
+            }
+            Some(parent) => parent.known(generation).map(|known| known.readable.data),
+            None => None,
+        };
+        // A kept lock of our own is no change under way.
+        let entry_locked = parent.as_ref().is_none_or(|parent| parent.entry.is_free())
+            && replies.iter().any(|(_, reply)| is_entry_locked(reply.as_ref()));
+        let judged = rules::judge(&reports, parent_readable.as_ref(), self.options.quorum, entry_locked);
+        if judged.suspect {
+            self.suspect(request.gfid, request.parent, &request.name);
+        }
+        let among = match judged.decision {
+            Decision::Found { among } => among,
+            Decision::Fail(errno) => {
+                if named {
+                    self.hints.forget(request.parent, &request.name);
+                }
+                return Err(failure_with(replies, errno));
+            }
+        };
+        let Some((gfid, kind)) = identity(&reports, &among) else { return Err(Errno::EIO.into()) };
+        let known = self.interpret(&replies, &among, generation, gfid, kind, request.parent, &request.name);
+        let from = self.choose(&known.readable.both().and(&among), gfid, ctx, known.kind);
+        // A split-brain can still be looked at: from the first copy there is.
+        let from = from.or_else(|| among.ids().find(|id| among[*id])).ok_or(Errno::EIO)?;
+        if named {
+            self.hints.note(request.parent, &request.name, Hint { gfid, kind });
+        }
+        let no_good_copy = known.readable.both().and(&among).none();
+        self.inodes.get(gfid).learn(known);
+        let postparent = parent_readable
+            .and_then(|readable| self.choose(&readable, request.parent, ctx, FileType::Directory))
+            .and_then(|id| replies[id].as_ref()?.as_ref().ok().map(|reply| reply.postparent));
+        let mut reply = replies[from].take().unwrap_or(Err(Errno::EIO.into()))?;
+        if let Some(postparent) = postparent.filter(|stat| !stat.is_empty()) {
+            reply.postparent = postparent;
+        }
+        if no_good_copy && let Some(xdata) = &mut reply.xdata {
+            xdata.remove(keys::CONTENT);
+        }
+        self.strip_counters(&mut reply.xdata);
+        Ok(reply.into())
+    }
+
+    /// What is known of an inode's copies; asks the bricks when nothing is, or when children came or went since.
+    pub(super) async fn known(
+        self: &Arc<Self>,
+        ctx: &Context,
+        inode: &Arc<Inode>,
+        fd: Option<&Arc<OpenFd>>,
+    ) -> Outcome<Known> {
+        if let Some(known) = inode.known(self.children.generation()) {
+            return Ok(known);
+        }
+        self.refresh(ctx, inode, fd).await
+    }
+
+    async fn refresh(self: &Arc<Self>, ctx: &Context, inode: &Arc<Inode>, fd: Option<&Arc<OpenFd>>) -> Outcome<Known> {
+        let ctx = &Context::internal(ctx.pid);
+        let up = self.children.up();
+        self.check_quorum(&up)?;
+        let generation = self.children.generation();
+        let mut xdata = Dict::new();
+        self.ask(&mut xdata, false);
+        let gfid = inode.gfid;
+        let lookup =
+            Lookup { gfid, parent: Gfid::NULL, flags: 0, name: bytes::Bytes::new(), xdata: Some(xdata.clone()) };
+        let replies = self.children.broadcast(ctx, &up, &lookup.into()).await;
+        let mut replies: Replies = typed(replies);
+        let gone = |reply: &Option<Outcome<LookupReply>>| matches!(reply, Some(Err(failure)) if matches!(failure.errno, Errno::ENOENT | Errno::ESTALE));
+        if let Some(open) = fd
+            && replies.iter().any(|(_, reply)| gone(reply))
+        {
+            // Unlinked while open: only the open file still leads to it.
+            let fstat = Fstat { gfid, fd: mortar_types::Fd::ANONYMOUS, xdata: Some(xdata) };
+            let stats = self.send_with_fds(ctx, &fstat.into(), &open.open_at().and(&up), fd, None).await;
+            for (id, stat) in stats.iter() {
+                if let Some(Ok(Reply::StatReply(stat))) = stat {
+                    let postparent = Iatt::default();
+                    replies[id] = Some(Ok(LookupReply { stat: stat.stat, postparent, xdata: stat.xdata.clone() }));
+                }
+            }
+        }
+        let reports = replies.map(|_, reply| report(reply.as_ref()));
+        let among = replies.map(|_, reply| matches!(reply, Some(Ok(_))));
+        let Some((_, kind)) = identity(&reports, &among) else {
+            let errno = rules::final_errno(reports.iter().filter_map(|(_, report)| match report {
+                rules::Report::Failed(errno) => Some(*errno),
+                _ => None,
+            }));
+            return Err(failure_with(replies, errno));
+        };
+        let known = self.interpret(&replies, &among, generation, gfid, kind, Gfid::NULL, &bytes::Bytes::new());
+        inode.learn(known.clone());
+        Ok(known)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one reading of one lookup; a struct would only rename them")]
+    fn interpret(
+        &self,
+        replies: &Replies,
+        among: &Set,
+        generation: u64,
+        gfid: Gfid,
+        kind: FileType,
+        parent: Gfid,
+        name: &bytes::Bytes,
+    ) -> Known {
+        let reports = replies.map(|id, reply| match reply {
+            Some(Ok(reply)) if among[id] => Some(Report {
+                kind,
+                size: reply.stat.size,
+                counters: self.options.keys.parse(reply.xdata.as_ref()),
+                locked: reply.xdata.as_ref().and_then(|x| x.get_i64(keys::INODELK_COUNT)).unwrap_or(0) > 0,
+            }),
+            _ => None,
+        });
+        if readable::needs_heal(&reports) {
+            self.suspect(gfid, parent, name);
+        }
+        Known { generation, kind, readable: readable::interpret(&reports, self.arbiters.as_ref()) }
+    }
+
+    /// Puts the questions of a lookup into its xdata. The gfid for a nameless object stays out: giving it is a heal's
+    /// business, under locks.
+    fn ask(&self, xdata: &mut Dict, named: bool) {
+        xdata.remove(keys::GFID_REQ);
+        self.options.keys.request(xdata);
+        xdata.set(keys::INODELK_COUNT, Value::Uint(0));
+        if named {
+            xdata.set(keys::PARENT_ENTRYLK, Value::Uint(0));
+        }
+        xdata.set(keys::LINK_COUNT, Value::Str(bytes::Bytes::from_static(keys::XATTROP_INDEX_COUNT.as_bytes())));
+    }
+
+    /// The counters are between us and the bricks.
+    pub(super) fn strip_counters(&self, xdata: &mut Option<Dict>) {
+        if let Some(xdata) = xdata {
+            xdata.retain(|key, _| !key.starts_with(keys::XATTR_AFR_PREFIX));
+        }
+    }
+}
+
+pub(super) fn is_hidden(parent: Gfid, name: &[u8]) -> bool {
+    parent.is_root() && name.starts_with(ANONYMOUS_INODE_PREFIX)
+}
+
+fn typed(replies: SubvolMap<Option<Outcome<Reply>>>) -> Replies {
+    let mut replies = replies;
+    let count = replies.len();
+    SubvolMap::from_fn(count, |id| {
+        replies[id].take().map(|reply| reply.and_then(|reply| Ok(LookupReply::try_from(reply)?)))
+    })
+}
+
+fn report(reply: Option<&Outcome<LookupReply>>) -> rules::Report {
+    match reply {
+        None => rules::Report::NotAsked,
+        Some(Err(failure)) => rules::Report::Failed(failure.errno),
+        Some(Ok(reply)) => reply
+            .stat
+            .file_type()
+            .map_or(rules::Report::Failed(Errno::EIO), |kind| rules::Report::Found { gfid: reply.stat.gfid, kind }),
+    }
+}
+
+fn is_entry_locked(reply: Option<&Outcome<LookupReply>>) -> bool {
+    let xdata = match reply {
+        Some(Ok(reply)) => reply.xdata.as_ref(),
+        Some(Err(failure)) => failure.xdata.as_ref(),
+        None => None,
+    };
+    xdata.and_then(|xdata| xdata.get_i64(keys::PARENT_ENTRYLK)).unwrap_or(0) > 0
+}
+
+fn identity(reports: &SubvolMap<rules::Report>, among: &Set) -> Option<(Gfid, FileType)> {
+    reports.iter().filter(|(id, _)| among[*id]).find_map(|(_, report)| match report {
+        rules::Report::Found { gfid, kind } => Some((*gfid, *kind)),
+        _ => None,
+    })
+}
+
+/// The failure of a child that failed so: its xdata may matter to the layers above.
+fn failure_with(mut replies: Replies, errno: Errno) -> mortar_types::Failure {
+    replies
+        .iter_mut()
+        .find_map(|(_, reply)| match reply.take() {
+            Some(Err(failure)) if failure.errno == errno => Some(failure),
+            _ => None,
+        })
+        .unwrap_or_else(|| errno.into())
+}

@@ -1,0 +1,95 @@
+//! Changes of attributes: under the kept metadata lock, without a mark while every child takes part.
+
+use std::sync::Arc;
+
+use mortar_logic::replicate::changelog::{Changelog, Slot};
+use mortar_logic::replicate::verdict::{self, Mark, Terms};
+use mortar_logic::replicate::{Set, SetExt};
+use mortar_types::fop::{Xattrop, XattropOp};
+use mortar_types::{Context, Dict, Errno, Gfid, Outcome, Reply, Request, SubvolMap};
+
+use super::Core;
+use super::data::{answer, outcomes};
+use super::fds::OpenFd;
+use super::gate::Range;
+use super::inode::Inode;
+use super::kept::LockKind;
+
+impl Core {
+    pub(super) async fn change_metadata(
+        self: &Arc<Self>,
+        ctx: &Context,
+        request: Request,
+        inode: Arc<Inode>,
+        fd: Option<Arc<OpenFd>>,
+    ) -> Outcome<Reply> {
+        self.check_quorum(&self.children.up())?;
+        let _order = inode.attributes.enter(Range::ALL).await;
+        let readable = self.known(ctx, &inode, fd.as_ref()).await?.readable;
+        if readable.metadata.none() {
+            return Err(Errno::EIO.into());
+        }
+        let hold = self.hold_inode(&inode, LockKind::Metadata, fd.as_ref()).await?;
+        let mut targets = hold.valid();
+        let marked = !self.options.optimistic_change_log || !targets.all();
+        if marked {
+            let raise = Changelog::in_slot(Slot::Metadata, 1);
+            targets = self.mark(inode.gfid, &targets, &self.nobody(), Slot::Metadata, raise, None).await;
+        }
+        if targets.none() {
+            hold.give_back();
+            return Err(Errno::ENOTCONN.into());
+        }
+        self.check_quorum(&targets)?;
+        let replies = self.send_with_fds(ctx, &request, &targets, fd.as_ref(), None).await;
+        let terms = Terms { slot: Slot::Metadata, quorum: self.options.quorum, good: Some(&readable.metadata) };
+        let verdict = verdict::judge(&outcomes(&replies), &terms);
+        let lower = if marked { Changelog::in_slot(Slot::Metadata, 1).negated() } else { Changelog::CLEAN };
+        match &verdict.mark {
+            Mark::Clean if !marked => {}
+            Mark::Clean => {
+                self.mark(inode.gfid, &targets, &self.nobody(), Slot::Metadata, lower, None).await;
+            }
+            Mark::Accuse(missed) => {
+                inode.distrust_metadata(missed);
+                let recorded = self.mark(inode.gfid, &verdict.done, missed, Slot::Metadata, lower, None).await;
+                hold.give_back();
+                if recorded.none() {
+                    return Err(Errno::ENOTCONN.into());
+                }
+            }
+            Mark::StayDirty => {
+                inode.forget();
+                hold.give_back();
+            }
+        }
+        answer(replies, verdict.answer)
+    }
+
+    /// Adds `dirty`, and +1 in `slot` per accused child, to the counters of an inode at `targets`; who did.
+    pub(super) async fn mark(
+        &self,
+        gfid: Gfid,
+        targets: &Set,
+        accused: &Set,
+        slot: Slot,
+        dirty: Changelog,
+        xdata: Option<Dict>,
+    ) -> Set {
+        self.mark_with(gfid, targets, &verdict::accusations(accused, slot), dirty, xdata).await
+    }
+
+    pub(super) async fn mark_with(
+        &self,
+        gfid: Gfid,
+        targets: &Set,
+        pending: &SubvolMap<Changelog>,
+        dirty: Changelog,
+        xdata: Option<Dict>,
+    ) -> Set {
+        let dict = Some(self.options.keys.xattrop(pending, dirty));
+        let request: Request = Xattrop { gfid, op: XattropOp::AddArray, dict, xdata }.into();
+        let replies = self.children.broadcast(&Context::default(), targets, &request).await;
+        replies.map(|_, reply| matches!(reply, Some(Ok(_))))
+    }
+}
