@@ -3,4 +3,5 @@
 
 pub mod client;
 pub mod heal;
+pub mod replicate;
 pub mod utime;

@@ -155,7 +155,7 @@ impl Core {
         plan.places.iter().map(|(parent, name)| (*parent, xdata(name))).collect()
     }
 
-    async fn plan(&self, ctx: &Context, request: &Request) -> Outcome<Plan> {
+    async fn plan(self: &Arc<Self>, ctx: &Context, request: &Request) -> Outcome<Plan> {
         let one = |parent: Gfid, name: &Bytes, makes| Plan {
             places: vec![(parent, name.clone())],
             victims: Vec::new(),
@@ -193,7 +193,7 @@ impl Core {
     }
 
     /// What a name is now; `None` when it is nothing.
-    async fn resolve(&self, ctx: &Context, parent: Gfid, name: &Bytes) -> Outcome<Option<Hint>> {
+    async fn resolve(self: &Arc<Self>, ctx: &Context, parent: Gfid, name: &Bytes) -> Outcome<Option<Hint>> {
         let lookup = Lookup { gfid: Gfid::NULL, parent, flags: 0, name: name.clone(), xdata: None };
         let ctx = Context::internal(ctx.pid);
         match self.read_one(&ctx, parent, None, lookup.into()).await {

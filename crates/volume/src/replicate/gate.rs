@@ -98,6 +98,7 @@ impl<C: Claim> Gate<C> {
         waiting.await.expect("the gate wakes everybody that it queued")
     }
 
+    #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
         self.queue.lock().inside.is_empty()
     }

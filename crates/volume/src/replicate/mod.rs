@@ -36,9 +36,7 @@ use bytes::Bytes;
 use mortar_logic::replicate::Set;
 use mortar_logic::replicate::quorum::Quorum;
 use mortar_types::fop::{AckReply, Getxattr};
-use mortar_types::{
-    Context, Errno, Fops, Gfid, Outcome, Reply, Request, SubvolId, Upcall, UpcallSink, keys,
-};
+use mortar_types::{Context, Errno, Fops, Gfid, Outcome, Reply, Request, SubvolId, Upcall, UpcallSink, keys};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -316,8 +314,8 @@ impl Core {
             Request::Fxattrop(ref r) => self.change_attributes(ctx, r.gfid, request).await,
             Request::Open(request) => self.open(ctx, request).await,
             Request::Opendir(ref r) => self.opendir(ctx, r.gfid, &request).await,
-            Request::Release(r) => self.release(r.fd),
-            Request::Releasedir(r) => self.release(r.fd),
+            Request::Release(r) => self.close(r.fd),
+            Request::Releasedir(r) => self.close(r.fd),
             Request::Inodelk(_) | Request::Finodelk(_) | Request::Entrylk(_) | Request::Fentrylk(_) => {
                 self.pass_lock(ctx, request).await
             }
@@ -381,7 +379,7 @@ impl Core {
         })
     }
 
-    fn release(self: &Arc<Self>, fd: mortar_types::Fd) -> Outcome<Reply> {
+    fn close(self: &Arc<Self>, fd: mortar_types::Fd) -> Outcome<Reply> {
         self.release_fd(fd);
         Ok(AckReply { xdata: None }.into())
     }
@@ -459,7 +457,7 @@ impl Core {
             let Some(info) = reply.dict.as_ref().and_then(|dict| dict.get_str(keys::PATHINFO)) else { return };
             if pathinfo_host(info).is_some_and(|host| Some(host) == own_host().as_deref()) {
                 // The first local child stays the choice.
-                drop(core.local.set(id));
+                core.local.get_or_init(|| id);
             }
         });
     }

@@ -41,11 +41,14 @@ impl Core {
         if untried.none() {
             return Err(Errno::EIO.into());
         }
+        // Where the listing of a directory is believed, so is the absence of a name.
+        let decides_absence = matches!(request, Request::Lookup(_));
         let mut last = Errno::ENOTCONN.into();
         while let Some(child) = self.choose(&untried, gfid, ctx, known.kind) {
             untried[child] = false;
             match self.send_one(ctx, request.clone(), child, fd, None).await {
                 Ok(reply) => return Ok(reply),
+                Err(failure) if decides_absence && failure.errno == Errno::ENOENT => return Err(failure),
                 Err(failure) if may_differ_elsewhere(failure.errno) => last = failure,
                 Err(failure) => return Err(failure),
             }
