@@ -5,9 +5,10 @@ mod capture;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use mortar_types::FopKind;
+use mortar_wire::auth::{self, Kind};
 use mortar_wire::callback::Callback;
 use mortar_wire::fop::{
     decode_raw_reply, decode_reply, decode_request, encode_raw_reply, encode_reply, encode_request,
@@ -16,6 +17,7 @@ use mortar_wire::handshake::{
     CommonReply, DumpReply, DumpRequest, GetVolumeInfoReply, GetVolumeInfoRequest, GetspecReply, GetspecRequest,
     SetvolumeReply, SetvolumeRequest,
 };
+use mortar_wire::header::{Header, OpaqueAuth, Procedure, ReplyStatus};
 use mortar_wire::message::Message;
 use mortar_wire::portmap::{PortByBrickReply, PortByBrickRequest};
 use mortar_wire::programs::{self, dump, handshake, portmap};
@@ -31,7 +33,7 @@ struct RpcMessage {
     body: Bytes,
 }
 
-/// Reads RPC headers and remembers calls, so that a reply is known by its call.
+/// Reads RPC headers, checks that they encode to the same bytes, and remembers calls, so that a reply is known by its call.
 #[derive(Default)]
 struct Conversation {
     calls: HashMap<(Flow, u32), (u32, u32)>,
@@ -39,25 +41,41 @@ struct Conversation {
 
 impl Conversation {
     fn message(&mut self, record: Record) -> RpcMessage {
-        let mut reader = Reader::new(record.bytes);
-        let xid = reader.u32().unwrap();
-        if reader.u32().unwrap() == 0 {
-            assert_eq!(reader.u32().unwrap(), 2, "RPC version");
-            let (program, _version, procedure) = (reader.u32().unwrap(), reader.u32().unwrap(), reader.u32().unwrap());
-            for _ in ["credential", "verifier"] {
-                reader.u32().unwrap();
-                reader.opaque().unwrap();
+        let mut reader = Reader::new(record.bytes.clone());
+        let header = Header::decode(&mut reader).unwrap();
+        let body = reader.into_rest();
+        let mut again = BytesMut::new();
+        let message = match header {
+            Header::Call(call) => {
+                call.encode(&mut again);
+                check_credential(&call.credential);
+                let Procedure { program, number: procedure, .. } = call.procedure;
+                self.calls.insert((record.flow, call.xid), (program, procedure));
+                RpcMessage { program, procedure, is_reply: false, body }
             }
-            self.calls.insert((record.flow, xid), (program, procedure));
-            return RpcMessage { program, procedure, is_reply: false, body: reader.into_rest() };
-        }
-        assert_eq!(reader.u32().unwrap(), 0, "accepted");
-        reader.u32().unwrap();
-        reader.opaque().unwrap();
-        assert_eq!(reader.u32().unwrap(), 0, "success");
-        let (program, procedure) = self.calls.remove(&(record.flow.reversed(), xid)).expect("a reply to a call");
-        RpcMessage { program, procedure, is_reply: true, body: reader.into_rest() }
+            Header::Reply(reply) => {
+                reply.encode(&mut again);
+                assert_eq!(reply.status, ReplyStatus::Success);
+                let call = self.calls.remove(&(record.flow.reversed(), reply.xid));
+                let (program, procedure) = call.expect("a reply to a call");
+                RpcMessage { program, procedure, is_reply: true, body }
+            }
+        };
+        assert_eq!(hex(&again), hex(&record.bytes[..record.bytes.len() - message.body.len()]), "RPC header");
+        message
     }
+}
+
+/// Who asks decodes, and encodes to the same bytes.
+fn check_credential(credential: &OpaqueAuth) {
+    let kind = match credential.flavor {
+        0 => Kind::None,
+        390_039 => Kind::V2,
+        390_040 => Kind::V3,
+        other => panic!("a credential of flavour {other}"),
+    };
+    let context = auth::decode(credential).unwrap();
+    assert_eq!(auth::to_opaque(kind, &context).as_ref(), Ok(credential), "{context:?}");
 }
 
 fn with_payload(out: Writer, payload: Option<Bytes>) -> Vec<u8> {
