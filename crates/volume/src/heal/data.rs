@@ -136,7 +136,6 @@ impl<'a> Heal<'a> {
 
     /// Copies every block; with `lock_bytes`, each under a lock of its own.
     async fn copy_all(&mut self, looks: &Looks, size: u64, lock_bytes: Option<u64>) -> Result<(), Error> {
-        let old_size = |child| looks.get(child).map_or(0, |look| look.stat.size);
         for (offset, len) in blocks::blocks(size) {
             if self.full_sinks().is_empty() {
                 break;
@@ -145,7 +144,7 @@ impl<'a> Heal<'a> {
             if let Some(lock) = &lock {
                 self.session.lock(lock).await?;
             }
-            let result = self.copy_block(offset, len, &old_size).await;
+            let result = self.copy_block(offset, len, looks).await;
             if let Some(lock) = &lock {
                 self.session.unlock(lock).await;
             }
@@ -158,8 +157,10 @@ impl<'a> Heal<'a> {
         self.lose(failed)
     }
 
-    async fn copy_block(&mut self, offset: u64, len: u64, old_size: &dyn Fn(SubvolId) -> u64) -> Result<(), Error> {
+    /// `before`: the sinks as they were before they were cut or extended.
+    async fn copy_block(&mut self, offset: u64, len: u64, before: &Looks) -> Result<(), Error> {
         let sinks = self.full_sinks();
+        let old_size = |child| before.get(child).map_or(0, |look| look.stat.size);
         let step = |child| blocks::step(self.session.set.algorithm, offset, old_size(child));
         let compared = sinks.filter(|child| step(child) == Step::Compare);
         let equal = self.find_equal(compared, offset, len).await?;

@@ -15,6 +15,7 @@
 pub mod data;
 pub mod entry;
 pub mod error;
+pub mod hook;
 pub mod index;
 pub mod info;
 pub mod inode;
@@ -25,6 +26,7 @@ pub mod metadata;
 pub mod path;
 pub mod set;
 pub mod sweep;
+pub mod volfile;
 
 pub use error::{Error, SplitBrain};
 pub use set::{ReplicaSet, Session};

@@ -1,0 +1,238 @@
+//! `mortar heald`: one process per node that heals the volumes of its bricks (GlusterFS's glustershd).
+//!
+//! Each replica set has a worker of its own. It sweeps the indexes of the bricks on **this** node (so that of two nodes
+//! each does its part): at start, when a brick comes up, every `cluster.heal-timeout`, when it is told to, and soon again
+//! while something is left that may heal by itself. A sweep needs all bricks of the set up.
+//!
+//! SIGTERM and the control socket's `terminate` end it at once: its locks go with its connections, and every step of a
+//! heal can be repeated.
+
+mod worker;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mortar_rpc::control::{Handler, HealProgress, Reply, Request, StatusReply, serve};
+use mortar_wire::volfile::Volfile;
+use parking_lot::Mutex;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use uuid::Uuid;
+
+use crate::client::Identity;
+use crate::getspec;
+use crate::heal::daemon::worker::Worker;
+use crate::heal::volfile::{Section, sections};
+
+/// The node's daemon may still be starting: how long until it is asked again for a volfile.
+const GETSPEC_RETRY: Duration = Duration::from_secs(3);
+
+/// The command line of `mortar heald`.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where volfiles come from, `HOST:PORT`.
+    pub server: String,
+    pub volumes: Vec<String>,
+    /// This node: its bricks' indexes are ours.
+    pub node_uuid: Uuid,
+    pub control: PathBuf,
+    pub pid_file: Option<PathBuf>,
+    pub log_file: Option<PathBuf>,
+}
+
+/// Why the process cannot run. What is wrong with one volume is logged and does not keep the others from healing.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot open the log file: {0}")]
+    Log(#[source] io::Error),
+    #[error("cannot serve the control socket {}: {source}; is another heald running?", path.display())]
+    Control { path: PathBuf, source: io::Error },
+    #[error("cannot write the pid file {}: {source}", path.display())]
+    PidFile { path: PathBuf, source: io::Error },
+    #[error("cannot wait for signals: {0}")]
+    Signal(#[source] io::Error),
+}
+
+/// Runs until SIGTERM, SIGINT or the control socket ends it.
+pub async fn run(options: Options) -> Result<(), Error> {
+    mortar_observe::init(options.log_file.as_deref(), mortar_observe::Level::Info).map_err(Error::Log)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
+    if let Some(path) = &options.pid_file {
+        let write = std::fs::write(path, format!("{}\n", std::process::id()));
+        write.map_err(|source| Error::PidFile { path: path.clone(), source })?;
+    }
+    let path = options.control.clone();
+    let pid_file = options.pid_file.clone();
+    let daemon = Arc::new(Daemon { options, volumes: Mutex::default(), stop: Notify::new() });
+    let control = serve(&path, Arc::new(Arc::clone(&daemon)))
+        .map_err(|source| Error::Control { path: path.clone(), source })?;
+    for volume in daemon.options.volumes.clone() {
+        daemon.watch(volume);
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = daemon.stop.notified() => {}
+    }
+    tracing::info!("heald ends");
+    drop(control);
+    daemon.forget_all();
+    if let Some(path) = pid_file {
+        // Somebody may have removed it with its directory.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+struct Daemon {
+    options: Options,
+    volumes: Mutex<HashMap<String, Volume>>,
+    stop: Notify,
+}
+
+/// A volume under care. Replaced as a whole when its volfile changes.
+struct Volume {
+    /// The task that gets the volfile and starts the workers.
+    start: AbortHandle,
+    volfile: String,
+    workers: Vec<(Arc<Worker>, AbortHandle)>,
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        self.start.abort();
+        for (_, task) in &self.workers {
+            task.abort();
+        }
+    }
+}
+
+impl Daemon {
+    /// Gets the volume's volfile, again and again until it is there, and puts its replica sets under care.
+    fn watch(self: &Arc<Self>, name: String) {
+        let (daemon, volume) = (Arc::clone(self), name.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                match daemon.load(&volume).await {
+                    Ok(()) => return,
+                    Err(reason) => tracing::warn!(volume, reason, "cannot heal the volume yet"),
+                }
+                tokio::time::sleep(GETSPEC_RETRY).await;
+            }
+        });
+        let start = task.abort_handle();
+        let mut volumes = self.volumes.lock();
+        match volumes.get_mut(&name) {
+            Some(volume) => {
+                volume.start.abort();
+                volume.start = start;
+            }
+            None => {
+                volumes.insert(name, Volume { start, volfile: String::new(), workers: Vec::new() });
+            }
+        }
+    }
+
+    /// The reason is for the log: nobody else can act on it.
+    async fn load(&self, name: &str) -> Result<(), String> {
+        let key = format!("shd/{name}");
+        let text = getspec::fetch(&self.options.server, &key).await.map_err(|error| error.to_string())?;
+        if self.volumes.lock().get(name).is_some_and(|volume| volume.volfile == text) {
+            return Ok(());
+        }
+        let volfile = Volfile::parse(&text).map_err(|error| error.to_string())?;
+        let identity = Identity::of_process(host_name());
+        let sections = sections(&volfile, &identity).map_err(|error| error.to_string())?;
+        let mut volumes = self.volumes.lock();
+        let Some(volume) = volumes.get_mut(name) else { return Ok(()) };
+        for (_, task) in volume.workers.drain(..) {
+            task.abort();
+        }
+        volume.volfile = text;
+        volume.workers = sections.into_iter().filter(|section| section.enabled).map(|section| self.start(section)).collect();
+        tracing::info!(volume = name, sets = volume.workers.len(), "healing");
+        Ok(())
+    }
+
+    fn start(&self, section: Section) -> (Arc<Worker>, AbortHandle) {
+        let worker = Worker::new(section, self.options.node_uuid);
+        let task = tokio::spawn(Arc::clone(&worker).run());
+        (worker, task.abort_handle())
+    }
+
+    fn forget_all(&self) {
+        self.volumes.lock().clear();
+    }
+
+    fn workers(&self, volume: &str) -> Option<Vec<Arc<Worker>>> {
+        let volumes = self.volumes.lock();
+        let volume = volumes.get(volume)?;
+        Some(volume.workers.iter().map(|(worker, _)| Arc::clone(worker)).collect())
+    }
+
+    fn heal(&self, name: &str, full: bool) -> Reply {
+        let Some(workers) = self.workers(name) else { return unknown(name) };
+        if workers.is_empty() {
+            return Reply::Error { message: format!("self-heal-daemon is off for volume {name}") };
+        }
+        if let Some(()) = workers.iter().find(|worker| !worker.are_all_up()).map(|_| ()) {
+            let message = format!("not all bricks of volume {name} are up; heal needs all of a replica set");
+            return Reply::Error { message };
+        }
+        for worker in workers {
+            worker.request(full);
+        }
+        Reply::Ok
+    }
+
+    fn progress(&self, name: &str) -> Reply {
+        let Some(workers) = self.workers(name) else { return unknown(name) };
+        let mut total = HealProgress::default();
+        for snapshot in workers.iter().map(|worker| worker.progress()) {
+            total.running |= snapshot.running;
+            total.healed_entries += snapshot.healed_entries;
+            total.failed_entries += snapshot.failed_entries;
+            total.pending_entries += snapshot.pending_entries;
+            total.bytes_copied += snapshot.bytes_copied;
+            total.elapsed_ms = total.elapsed_ms.max(snapshot.elapsed_ms);
+        }
+        Reply::Progress(total)
+    }
+}
+
+fn unknown(volume: &str) -> Reply {
+    Reply::Error { message: format!("volume {volume} is not under the care of this heal daemon") }
+}
+
+#[async_trait]
+impl Handler for Arc<Daemon> {
+    async fn request(&self, request: Request) -> Reply {
+        match request {
+            Request::Status { .. } => {
+                Reply::Status(StatusReply { pid: std::process::id(), ..StatusReply::default() })
+            }
+            Request::Terminate => {
+                self.stop.notify_one();
+                Reply::Ok
+            }
+            Request::Reload => {
+                for volume in self.options.volumes.clone() {
+                    self.watch(volume);
+                }
+                Reply::Ok
+            }
+            Request::Heal { volume, full } => self.heal(&volume, full),
+            Request::Progress { volume } => self.progress(&volume),
+        }
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+}
