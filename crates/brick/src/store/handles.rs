@@ -1,0 +1,190 @@
+//! Making, checking, repairing and removing handles.
+//!
+//! Crash windows and what closes them (a crash is a power cut or a `kill -9` between two system calls):
+//! * new file: it gets all its xattrs while it has no name, then its handle, then its name. After a crash it is absent, or it
+//!   is a handle without a name, which nobody can reach: [`Brick::drop_orphan`] removes it when its gfid is asked for.
+//! * new directory: its name comes first. Without its gfid yet: a lookup that carries `gfid-req` gives it one. Without its
+//!   handle: the next lookup by name makes it ([`Brick::check_handle`]).
+//! * removed file: the name goes first, then the handle. Between them it is a handle without a name, as above. (GlusterFS
+//!   removes the handle first, and leaves a name that nothing repairs.)
+//! * removed directory: the handle leads nowhere; it is answered ENOENT and replaced when its gfid is made again.
+//! * renamed directory: the handle names the old place; the next lookup by name writes it anew. It is replaced by a
+//!   rename, so there is never no handle.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use mortar_sys::{Result, at};
+use mortar_types::{EntryName, Errno, Gfid};
+use rustix::fs::Stat;
+
+use super::brick::Brick;
+use super::handle::{DirHandle, HandlePath, gfid_text, hidden_path, unlinked_path};
+use super::inode::Inode;
+use super::resolve::{Parent, is_dir};
+
+impl Brick {
+    /// Makes a handle by `make`, which gets its path below the root, and the folders above it when they are missing.
+    pub(crate) fn make_handle(&self, path: &HandlePath, make: impl Fn(&HandlePath) -> Result<()>) -> Result<()> {
+        match make(path) {
+            Err(Errno::ENOENT) => {
+                for folder in [path.first_level(), path.second_level()] {
+                    match at::mkdir(self.root.as_fd(), folder, 0o700) {
+                        Ok(()) | Err(Errno::EEXIST) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                make(path)
+            }
+            result => result,
+        }
+    }
+
+    /// The handle of a new file. A leftover of a crash under the same gfid is replaced; a living file is EEXIST.
+    pub(crate) fn make_new_handle(&self, inode: &Inode, make: impl Fn(&HandlePath) -> Result<()>) -> Result<()> {
+        let path = HandlePath::new(inode.gfid);
+        match self.make_handle(&path, &make) {
+            Err(Errno::EEXIST) if self.remove_if_orphan(inode, &path)? => self.make_handle(&path, &make),
+            result => result,
+        }
+    }
+
+    /// Removes a handle that is its inode's only name, unless the file is open. Takes the inode's lock: a file being made
+    /// or removed looks the same for a moment. Returns whether it was one.
+    pub(crate) fn drop_orphan(&self, inode: &Inode) -> Result<bool> {
+        let _serial = inode.serialise();
+        let path = HandlePath::new(inode.gfid);
+        let orphan = self.remove_if_orphan(inode, &path)?;
+        if orphan {
+            tracing::info!(gfid = %inode.gfid, "removed a file that had lost its last name before a crash");
+            inode.forget();
+        }
+        Ok(orphan)
+    }
+
+    fn remove_if_orphan(&self, inode: &Inode, path: &HandlePath) -> Result<bool> {
+        match at::stat(self.root.as_fd(), path.as_bytes()) {
+            Ok(stat) if stat.st_nlink == 1 && !is_dir(&stat) && inode.open_fds() == 0 => {
+                // A directory's handle has one name too; it is an orphan only when it leads nowhere.
+                if self.open_dir(inode.gfid).is_ok() {
+                    return Ok(false);
+                }
+                at::unlink(self.root.as_fd(), path.as_bytes())?;
+                Ok(true)
+            }
+            Ok(_) | Err(Errno::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a directory's handle, in the place of an old one if there is one.
+    pub(crate) fn write_dir_handle(&self, gfid: Gfid, parent: Gfid, name: &EntryName) -> Result<()> {
+        let text = DirHandle { parent, name: name.clone() }.to_text();
+        let path = HandlePath::new(gfid);
+        match self.make_handle(&path, |path| at::symlink(&text, self.root.as_fd(), path.as_bytes())) {
+            Err(Errno::EEXIST) => {}
+            result => return result,
+        }
+        if at::readlink(self.root.as_fd(), path.as_bytes()).is_ok_and(|old| old == text) {
+            return Ok(());
+        }
+        // Made aside and renamed over the old one: at no moment is the directory without a handle.
+        let aside = hidden_path("mortar", &gfid_text(gfid));
+        match at::symlink(&text, self.root.as_fd(), &aside) {
+            Err(Errno::EEXIST) => {
+                at::unlink(self.root.as_fd(), &aside)?;
+                at::symlink(&text, self.root.as_fd(), &aside)?;
+            }
+            result => result?,
+        }
+        at::rename(self.root.as_fd(), &aside, self.root.as_fd(), path.as_bytes())
+    }
+
+    /// Sees to it that the inode found under this name is found by its gfid too. Done once per remembered inode.
+    pub(crate) fn check_handle(&self, inode: &Inode, parent: &Parent, name: &EntryName, stat: &Stat) -> Result<()> {
+        if inode.memory().handle_checked {
+            return Ok(());
+        }
+        let _serial = inode.serialise();
+        if is_dir(stat) {
+            self.check_dir_handle(inode, parent, name)?;
+        } else {
+            self.check_file_handle(inode, parent, name, stat)?;
+        }
+        inode.memory().handle_checked = true;
+        Ok(())
+    }
+
+    fn check_dir_handle(&self, inode: &Inode, parent: &Parent, name: &EntryName) -> Result<()> {
+        match self.dir_handle(inode.gfid) {
+            Ok(handle) if handle.parent == parent.gfid() && handle.name == *name => return Ok(()),
+            // Elsewhere: right if a directory of this gfid is there (two of one gfid are damage that is not made worse).
+            Ok(_) if self.open_dir(inode.gfid).is_ok() => return Ok(()),
+            Ok(_) | Err(Errno::ENOENT | Errno::ESTALE) => {}
+            Err(error) => return Err(error),
+        }
+        tracing::info!(gfid = %inode.gfid, %name, "repaired the handle of a directory");
+        self.write_dir_handle(inode.gfid, parent.gfid(), name)
+    }
+
+    fn check_file_handle(&self, inode: &Inode, parent: &Parent, name: &EntryName, stat: &Stat) -> Result<()> {
+        let path = HandlePath::new(inode.gfid);
+        match at::stat(self.root.as_fd(), path.as_bytes()) {
+            Ok(handle) if handle.st_ino == stat.st_ino => return Ok(()),
+            Ok(_) if self.remove_if_orphan(inode, &path)? => {}
+            Ok(_) => {
+                tracing::warn!(gfid = %inode.gfid, %name, "two files have one gfid; served by name only");
+                return Ok(());
+            }
+            Err(Errno::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
+        tracing::info!(gfid = %inode.gfid, %name, "repaired the handle of a file");
+        self.make_handle(&path, |path| at::link(parent.fd.as_fd(), name.as_bytes(), self.root.as_fd(), path.as_bytes()))
+    }
+
+    /// Removes the handle of a file whose last name is gone, or parks it while the file is open. The caller holds the
+    /// inode's lock.
+    pub(crate) fn retire_handle(&self, inode: &Inode) -> Result<()> {
+        let path = HandlePath::new(inode.gfid);
+        let root = self.root.as_fd();
+        let result = if inode.open_fds() > 0 {
+            at::rename(root, path.as_bytes(), root, &unlinked_path(inode.gfid))
+        } else {
+            at::unlink(root, path.as_bytes())
+        };
+        inode.forget();
+        match result {
+            Err(Errno::ENOENT) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Removes a directory's handle if it names this place.
+    pub(crate) fn remove_dir_handle(&self, inode: &Inode, parent: Gfid, name: &EntryName) -> Result<()> {
+        inode.forget();
+        match self.dir_handle(inode.gfid) {
+            Ok(handle) if handle.parent == parent && handle.name == *name => {
+                at::unlink(self.root.as_fd(), HandlePath::new(inode.gfid).as_bytes())
+            }
+            Ok(_) | Err(Errno::ENOENT | Errno::ESTALE | Errno::ENOTDIR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The file's last fd went: a parked one goes too.
+    pub(crate) fn drop_unlinked(&self, inode: &Inode) {
+        let _serial = inode.serialise();
+        if inode.open_fds() > 0 {
+            return;
+        }
+        match at::unlink(self.root.as_fd(), &unlinked_path(inode.gfid)) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            // The next start of the brick empties the folder.
+            Err(errno) => tracing::warn!(gfid = %inode.gfid, %errno, "cannot remove an unlinked file"),
+        }
+    }
+
+    pub(crate) fn root_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}

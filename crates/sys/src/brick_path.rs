@@ -1,0 +1,1 @@
+//! Which directories may become bricks, in the words that GlusterFS uses.
