@@ -2,6 +2,12 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod distribute;
+pub mod getspec;
+pub mod graph;
 pub mod heal;
+pub mod read_only;
 pub mod replicate;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod utime;

@@ -1,0 +1,76 @@
+//! The connection of the moment and its events.
+
+use std::sync::Arc;
+use std::sync::Weak;
+
+use bytes::{Bytes, BytesMut};
+use mortar_rpc::client::{CloseReason, Connection, Events};
+use mortar_rpc::{AuthKind, Procedure};
+use mortar_types::{Context, Errno, Outcome, Reply, Request};
+use mortar_wire::callback::Callback;
+use mortar_wire::fop::{decode_reply, encode_request};
+use mortar_wire::programs;
+use mortar_wire::xdr::Writer;
+use tokio::sync::watch;
+
+use crate::client::brick::Shared;
+use crate::client::fds::Generation;
+
+/// A request without data takes less than this.
+const HEAD_BYTES: usize = 512;
+
+/// A connection whose SETVOLUME succeeded.
+pub(super) struct Link {
+    pub(super) connection: Arc<Connection>,
+    pub(super) generation: Generation,
+    pub(super) endpoint: String,
+}
+
+impl Link {
+    /// Sends a request as it is (fds are the connection's) and decodes its reply.
+    pub(super) async fn call(&self, ctx: &Context, request: &Request) -> Outcome<Reply> {
+        let kind = request.kind();
+        let mut head = Writer::with_capacity(HEAD_BYTES);
+        let payload = encode_request(request, &mut head);
+        let procedure = Procedure::new(programs::FOP.number, programs::FOP.version, kind.number());
+        let head: BytesMut = head.into_inner();
+        let answered = self.connection.call(procedure, AuthKind::V3, ctx, head, payload).await;
+        let body = answered.map_err(|error| {
+            tracing::debug!(fop = kind.label(), server = %self.endpoint, %error, "the call failed");
+            error.errno()
+        })?;
+        decode_reply(kind, body).unwrap_or_else(|error| {
+            tracing::warn!(fop = kind.label(), server = %self.endpoint, %error, "the reply cannot be read");
+            Err(Errno::EPROTO.into())
+        })
+    }
+}
+
+/// Events of the connection `generation` of one client.
+pub(super) struct LinkEvents {
+    pub(super) shared: Weak<Shared>,
+    pub(super) generation: Generation,
+    /// Told when the connection has ended, and why.
+    pub(super) ended: watch::Sender<Option<String>>,
+}
+
+impl Events for LinkEvents {
+    fn callback(&self, procedure: Procedure, body: Bytes) {
+        if procedure.program != programs::CALLBACK.number {
+            return;
+        }
+        let Some(shared) = self.shared.upgrade() else { return };
+        match Callback::decode(procedure.number, body) {
+            Ok(callback) => shared.callback(self.generation, callback),
+            Err(error) => tracing::debug!(number = procedure.number, %error, "a callback cannot be read"),
+        }
+    }
+
+    fn closed(&self, reason: &CloseReason) {
+        let reason = reason.to_string();
+        if let Some(shared) = self.shared.upgrade() {
+            shared.link_closed(self.generation, &reason);
+        }
+        self.ended.send_replace(Some(reason));
+    }
+}
