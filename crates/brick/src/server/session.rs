@@ -135,16 +135,17 @@ impl ClientSession {
 
     async fn fop(&self, call: IncomingCall) -> Response {
         let number = call.procedure.number;
+        let kind = match (FopKind::from_number(number), number) {
+            (Some(kind), _) => kind,
+            (None, 0) => return Response::success(bytes::BytesMut::new()),
+            (None, COMPOUND) => return Response::GarbageArgs,
+            (None, _) => return Response::ProcUnavail,
+        };
         let Some(bound) = self.bound() else {
             // As a real brick: RELEASE gets no answer, everything else is garbage.
-            let is_release = number == FopKind::Release.number() || number == FopKind::Releasedir.number();
-            return if is_release { Response::NoReply } else { Response::GarbageArgs };
-        };
-        let Some(kind) = FopKind::from_number(number) else {
-            return match number {
-                0 => Response::success(bytes::BytesMut::new()),
-                COMPOUND => Response::GarbageArgs,
-                _ => Response::ProcUnavail,
+            return match kind {
+                FopKind::Release | FopKind::Releasedir => Response::NoReply,
+                _ => Response::GarbageArgs,
             };
         };
         let Ok(request) = fop::decode_request(kind, call.body) else {

@@ -367,10 +367,9 @@ fn find_domain<'a, C>(domains: &'a mut [(Bytes, Queue<C>)], domain: &Bytes) -> O
 }
 
 fn inodelk_notice(gfid: Gfid, domain: &Bytes, lock: &Granted<InodeClaim>) -> Action {
-    let flock = Flock { owner: lock.caller.holder.owner.clone(), ..lock.claim.flock.clone() };
     Action::Notify {
         client: lock.caller.holder.client,
-        contention: Contention::Inodelk { gfid, flock, domain: domain.clone() },
+        contention: Contention::Inodelk { gfid, flock: lock.claim.flock.clone(), domain: domain.clone() },
     }
 }
 

@@ -104,6 +104,7 @@ pub struct Posixlk {
 /// A lock that its holder should give back soon because somebody else wants it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Contention {
+    /// `flock` as the holder's request had it.
     Inodelk { gfid: Gfid, flock: Flock, domain: Bytes },
     Entrylk { gfid: Gfid, kind: EntrylkType, name: Option<Bytes>, domain: Bytes, pid: Pid },
 }

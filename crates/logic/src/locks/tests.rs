@@ -28,9 +28,9 @@ fn deny(ticket: u64, errno: Errno) -> Action {
     Action::Deny(Ticket(ticket), errno)
 }
 
-/// The notice that `client`'s whole-file write lock of owner 1 is wanted.
+/// The notice that `client`'s whole-file write lock is wanted.
 fn wanted(client: u64) -> Action {
-    let flock = Flock { owner: LkOwner::from_u64(1), ..flock(LockType::Write, 0, EOF) };
+    let flock = flock(LockType::Write, 0, EOF);
     let domain = Bytes::from_static(b"dom");
     Action::Notify { client: ClientId(client), contention: Contention::Inodelk { gfid: FILE, flock, domain } }
 }
