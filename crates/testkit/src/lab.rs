@@ -22,6 +22,8 @@ pub struct Options {
     pub aliases: Vec<(String, Vec<String>)>,
     /// The `mortar` binary to install under all its names; `None`: the machine's own GlusterFS is used.
     pub binary: Option<PathBuf>,
+    /// Hosts that keep the machine's own GlusterFS although `binary` is given.
+    pub without_binary: Vec<String>,
     /// Size of each host's brick disk, bytes (sparse).
     pub disk_bytes: u64,
 }
@@ -32,7 +34,18 @@ impl Options {
         let mut hosts: Vec<String> = (1..=servers).map(|number| format!("gfs{number}")).collect();
         hosts.push("kolab".to_owned());
         let gfs = hosts.iter().take(2).cloned().collect();
-        Self { hosts, aliases: vec![("gfs".to_owned(), gfs)], binary, disk_bytes: 2 << 30 }
+        Self { hosts, aliases: vec![("gfs".to_owned(), gfs)], binary, without_binary: Vec::new(), disk_bytes: 2 << 30 }
+    }
+
+    /// The same lab, where the hosts that `keeps` names use the machine's own GlusterFS instead of `binary`.
+    #[must_use]
+    pub fn without_binary_on(mut self, keeps: impl Fn(&str) -> bool) -> Self {
+        self.without_binary = self.hosts.iter().filter(|host| keeps(host)).cloned().collect();
+        self
+    }
+
+    fn installs_on(&self, host: &str) -> bool {
+        self.binary.is_some() && !self.without_binary.iter().any(|kept| kept == host)
     }
 }
 
@@ -205,7 +218,7 @@ impl Host {
         let holder = Holder::start(&["--net", "--mount", "--uts", "--propagation", "private"])?;
         let host = Self { name: name.to_owned(), address, dir, holder };
         host.connect(switch)?;
-        check(host.command("bash").args(["-ec", &host.preparation(lab, options.binary.is_some())]))?;
+        check(host.command("bash").args(["-ec", &host.preparation(lab, options.installs_on(name))]))?;
         Ok(host)
     }
 

@@ -46,7 +46,12 @@ fn ledger_lines(lab: &Lab, ledger: &str) -> usize {
 fn check_ledger(lab: &Lab, ledger: &str) {
     let kolab = lab.host("kolab");
     let output = kolab.run(&format!("sha256sum --quiet -c {ledger}")).unwrap();
-    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
