@@ -126,6 +126,9 @@ impl Graph {
         let top =
             volfile.top().and_then(|section| builder.layers.remove(section.name.as_str())).ok_or(GraphError::Empty)?;
         let Builder { sets, bricks, .. } = builder;
+        if bricks.is_empty() {
+            return Err(GraphError::Empty);
+        }
         Ok(Self { top: top.fops, volfile: volfile.clone(), options, identity, bricks, sets })
     }
 
@@ -165,7 +168,7 @@ impl Graph {
         let mut states: Vec<_> = self.bricks.iter().map(|brick| brick.state()).collect();
         loop {
             let now: Vec<State> = states.iter_mut().map(|state| state.borrow_and_update().clone()).collect();
-            let connecting = now.iter().any(|state| *state == State::Connecting);
+            let connecting = now.contains(&State::Connecting);
             if self.top.is_up() && (!connecting || start.elapsed() >= NOT_RUNNING_GRACE) {
                 return Ok(());
             }

@@ -90,12 +90,18 @@ impl BrickClient {
             let Options { host, subvolume, port, glusterd_port, ping_timeout, .. } = options;
             (host.clone(), subvolume.clone(), *port, *glusterd_port, *ping_timeout)
         };
-        if way(&old) != way(&new)
-            && let Some(link) = self.shared.link.load_full()
-        {
-            link.connection.close();
+        if way(&old) != way(&new) {
+            self.reconnect();
         }
         self.shared.hurry.notify_one();
+    }
+
+    /// Ends the connection, if there is one, and makes it anew. It is down when this returns.
+    pub fn reconnect(&self) {
+        if let Some(link) = self.shared.link.load_full() {
+            link.connection.close();
+            self.shared.link_closed(link.generation, "closed here");
+        }
     }
 
     /// Tries to connect now instead of waiting for the next attempt's time.

@@ -20,7 +20,7 @@ struct Shared(Arc<Glusterd>);
 impl Service for Shared {
     fn connected(&self, connection: Arc<server::Connection>) -> Arc<dyn Session> {
         self.0.connections.lock().push(connection);
-        Arc::new(Shared(Arc::clone(&self.0)))
+        Arc::new(Self(Arc::clone(&self.0)))
     }
 }
 
