@@ -1,5 +1,7 @@
 //! How the content of a file is brought over: by comparing blocks, by copying them, or by leaving holes.
 
+use std::ops::Range;
+
 /// One locked step of a data heal, in bytes: the largest that every peer's transport carries in one message
 /// (`data-self-heal-window-size` 8 times 128 KiB).
 pub const BLOCK_BYTES: u64 = 1 << 20;
@@ -49,6 +51,25 @@ pub fn is_zeros(data: &[u8]) -> bool {
     data.iter().all(|byte| *byte == 0)
 }
 
+/// What holes are looked for in: a hole smaller than this is written out rather than paid for with one more call.
+pub const HOLE_BYTES: usize = 64 << 10;
+
+/// The parts of a block that must be written where the sink has a hole: everything but runs of zeros.
+pub fn written_parts(data: &[u8]) -> Vec<Range<usize>> {
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    for (at, piece) in data.chunks(HOLE_BYTES).enumerate() {
+        if is_zeros(piece) {
+            continue;
+        }
+        let start = at * HOLE_BYTES;
+        match parts.last_mut() {
+            Some(last) if last.end == start => last.end += piece.len(),
+            _ => parts.push(start..start + piece.len()),
+        }
+    }
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +79,16 @@ mod tests {
         let all: Vec<_> = blocks(2 * BLOCK_BYTES + 7).collect();
         assert_eq!(all, [(0, BLOCK_BYTES), (BLOCK_BYTES, BLOCK_BYTES), (2 * BLOCK_BYTES, 7)]);
         assert_eq!(blocks(0).count(), 0);
+    }
+
+    #[test]
+    fn runs_of_zeros_are_not_written() {
+        let mut data = vec![0; 5 * HOLE_BYTES + 3];
+        assert_eq!(written_parts(&data), []);
+        data[HOLE_BYTES] = 1;
+        data[2 * HOLE_BYTES + 9] = 1;
+        data[5 * HOLE_BYTES] = 1;
+        assert_eq!(written_parts(&data), [HOLE_BYTES..3 * HOLE_BYTES, 5 * HOLE_BYTES..5 * HOLE_BYTES + 3]);
     }
 
     #[test]

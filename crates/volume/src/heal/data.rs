@@ -10,13 +10,14 @@
 //! be trusted any more is the source: if a client's write failed on it in between, the marks say so and nothing is taken
 //! back (GlusterFS does not check this).
 
+use bytes::Bytes;
 use mortar_logic::heal::blocks::{self, BLOCK_BYTES, Step};
 use mortar_logic::heal::data::{Decision, Plan, decide};
 use mortar_logic::heal::undo::{drop_accusations, undo};
 use mortar_logic::heal::{Children, Matrix, find_direction};
 use mortar_logic::replicate::changelog::Slot;
 use mortar_types::fop::{Discard, Fsync, Rchecksum, RchecksumReply, Read, Truncate, Write};
-use mortar_types::{Fd, Gfid, SubvolId};
+use mortar_types::{Errno, Fd, FopKind, Gfid, SubvolId};
 
 use crate::heal::error::SplitBrain;
 use crate::heal::look::Looks;
@@ -172,21 +173,32 @@ impl<'a> Heal<'a> {
         let size = u32::try_from(len).unwrap_or(u32::MAX);
         let read = Read { gfid: self.gfid, fd: Fd::ANONYMOUS, offset, size, flags: 0, xdata: None };
         let data = self.session.must(source, read).await?.data;
-        let zeros = blocks::is_zeros(&data);
         let filled = unequal.filter(|child| step(child) == Step::Fill);
-        let written = if zeros { unequal.minus(filled) } else { unequal };
-        let punched = if zeros { self.punch(written, offset, len).await } else { Children::NONE };
-        let written = written.minus(punched);
+        let written = unequal.minus(filled);
+        let punched = if blocks::is_zeros(&data) { self.punch(written, offset, len).await } else { Children::NONE };
+        self.write(written.minus(punched), offset, data.clone()).await?;
+        for part in blocks::written_parts(&data) {
+            let at = offset + part.start as u64;
+            self.write(filled.and(self.sinks), at, data.slice(part)).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, children: Children, offset: u64, data: Bytes) -> Result<(), Error> {
         let request = |_| Write { gfid: self.gfid, fd: Fd::ANONYMOUS, offset, flags: 0, data: data.clone(), xdata: None };
-        let answers = self.session.each(written, request).await;
+        let answers = self.session.each(children, request).await;
         let mut failed = Vec::new();
         for (child, answer) in answers.iter() {
-            match answer {
-                Some(Ok(reply)) if reply.written as usize == data.len() => self.bytes += data.len() as u64,
-                Some(Ok(_)) => failed.push((child, Error::fop(child, mortar_types::FopKind::Write, mortar_types::Errno::EIO))),
-                Some(Err(failure)) => failed.push((child, Error::fop(child, mortar_types::FopKind::Write, failure.errno))),
-                None => {}
-            }
+            let errno = match answer {
+                Some(Ok(reply)) if reply.written as usize == data.len() => {
+                    self.bytes += data.len() as u64;
+                    continue;
+                }
+                Some(Ok(_)) => Errno::EIO,
+                Some(Err(failure)) => failure.errno,
+                None => continue,
+            };
+            failed.push((child, Error::fop(child, FopKind::Write, errno)));
         }
         self.lose(failed)
     }

@@ -5,7 +5,7 @@ use mortar_logic::heal::metadata::Attributes;
 use mortar_logic::heal::{Children, Correction, Matrix, data};
 use mortar_logic::replicate::changelog::{Changelog, Counters, Slot};
 use mortar_types::fop::{Lookup, Setattr, Setxattr, Xattrop, XattropOp, setattr_valid};
-use mortar_types::{Dict, Errno, Gfid, Iatt, SubvolId, SubvolMap, Value, keys};
+use mortar_types::{Dict, Errno, Gfid, Iatt, Mdata, SubvolId, SubvolMap, Timespec, Value, keys};
 
 use crate::heal::Error;
 use crate::heal::set::Session;
@@ -25,9 +25,10 @@ impl Look {
         Attributes::new(&self.stat, bytes)
     }
 
-    /// The times as the brick keeps them (`trusted.glusterfs.mdata`), raw.
-    pub fn mdata(&self) -> Option<&Bytes> {
-        self.xattrs.get_bytes(keys::XATTR_MDATA)
+    /// The times, if the brick keeps them beside the inode (`trusted.glusterfs.mdata`): then `stat` has them from there.
+    pub fn mdata(&self) -> Option<Mdata> {
+        let Iatt { atime, mtime, ctime, .. } = self.stat;
+        self.xattrs.contains(keys::XATTR_MDATA).then_some(Mdata { atime, mtime, ctime })
     }
 }
 
@@ -169,17 +170,28 @@ impl Session<'_> {
         failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// Gives the children the model's times. Both forms: setattr for bricks that keep times in the inode, the raw xattr
-    /// for those that keep them beside it (a brick merges it by the later time, so it cannot go back).
+    /// Gives the children the model's times. Both forms: setattr, which takes access and modification time as given,
+    /// and for a brick that keeps no times of the inode yet the ones to begin with (it takes the later of each).
     pub async fn copy_times(&self, gfid: Gfid, model: &Look, children: Children) -> Vec<(SubvolId, Error)> {
         let valid = setattr_valid::ATIME | setattr_valid::MTIME | setattr_valid::CTIME;
         let mut failed = self.failures(children, |_| Setattr { gfid, stat: model.stat, valid, xdata: None }).await;
-        if let Some(mdata) = model.mdata() {
-            let dict = Dict::new().with(keys::XATTR_MDATA, Value::Ptr(mdata.clone()));
+        if let Some(times) = model.mdata() {
+            let dict = Dict::new().with(keys::SET_CTIME_MDATA, Value::Mdata(times));
             let request = |_| Setxattr { gfid, flags: 0, dict: Some(dict.clone()), xdata: None };
             failed.extend(self.failures(children, request).await);
         }
         failed
+    }
+
+    /// Moves one child's change time of an inode forward to the good copy's: linking or moving an inode changes it, and no
+    /// mark tells of that. Its other times are given as they are, since a brick takes the later of each.
+    pub async fn raise_ctime(&self, child: SubvolId, theirs: &Iatt, ctime: Timespec) -> Result<(), Error> {
+        if theirs.ctime >= ctime {
+            return Ok(());
+        }
+        let times = Mdata { atime: theirs.atime, mtime: theirs.mtime, ctime };
+        let dict = Dict::new().with(keys::SET_CTIME_MDATA, Value::Mdata(times));
+        self.must(child, Setxattr { gfid: theirs.gfid, flags: 0, dict: Some(dict), xdata: None }).await.map(|_| ())
     }
 }
 

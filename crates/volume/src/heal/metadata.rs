@@ -15,7 +15,7 @@ use crate::heal::{Error, Healed};
 
 pub async fn heal(session: &Session<'_>, gfid: Gfid) -> Result<Healed, Error> {
     let lock = session.metadata_lock(gfid);
-    session.lock_unless_busy(&lock).await?;
+    session.lock(&lock).await?;
     let result = heal_locked(session, gfid).await;
     session.unlock(&lock).await;
     result

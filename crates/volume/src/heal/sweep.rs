@@ -149,14 +149,18 @@ async fn pass(set: &ReplicaSet, gfids: VecDeque<Gfid>, scope: Scope, progress: &
 }
 
 async fn one(set: &ReplicaSet, gfid: Gfid, scope: Scope) -> Result<State, Error> {
-    let state = inode::heal(set, gfid, scope).await?;
-    if state == State::Gone {
-        let session = Session::new(set);
-        for child in set.all().iter() {
-            index::forget(&session, child, gfid).await?;
-        }
+    let result = inode::heal(set, gfid, scope).await;
+    // A brick's index tells of marks on its own inode: without the inode there are none.
+    let forgetful = match &result {
+        Ok(State::Gone) => set.all(),
+        Err(Error::MissingOn(children)) => *children,
+        _ => Children::NONE,
+    };
+    let session = Session::new(set);
+    for child in forgetful.iter() {
+        index::forget(&session, child, gfid).await?;
     }
-    Ok(state)
+    result
 }
 
 /// Heals everything by walking the tree from the root: every name of every directory, then every inode. Finds what no

@@ -72,8 +72,14 @@ impl Maker<'_> {
             Some(theirs) if theirs.file_type() != Some(kind) => {
                 Err(Error::SplitBrain(crate::heal::error::SplitBrain::Type))
             }
-            Some(_) if kind == FileType::Directory => self.move_here(sink).await,
-            Some(_) => self.link(sink).await,
+            Some(theirs) => {
+                if kind == FileType::Directory {
+                    self.move_here(sink).await?;
+                } else {
+                    self.link(sink).await?;
+                }
+                self.session.raise_ctime(sink, &theirs, self.stat.ctime).await
+            }
             None => {
                 // Before the inode exists: from here on a crash leaves an inode that the index knows to be empty.
                 let slots: &[Slot] = match kind {

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use mortar_logic::heal::Children;
 use mortar_types::fop::{Lookup, Mkdir, Rename, Rmdir, Unlink};
-use mortar_types::{Dict, Errno, FileType, FopKind, Gfid, SubvolId, Value, keys};
+use mortar_types::{Dict, Errno, FileType, FopKind, Gfid, Iatt, SubvolId, Value, keys};
 
 use crate::heal::Error;
 use crate::heal::set::Session;
@@ -31,16 +31,21 @@ pub(super) async fn delete(
     sink: SubvolId,
     sources: Children,
 ) -> Result<(), Error> {
-    if !victim.gfid.is_null() && lives_on(session, victim.gfid, sources).await? {
-        let is_last_name = match victim.kind {
-            FileType::Directory => true,
-            _ => session.exists(sink, victim.gfid).await?.is_some_and(|stat| stat.nlink <= 1),
-        };
-        if is_last_name {
-            return park(session, dir, name, victim.gfid, sink).await;
-        }
+    let model = if victim.gfid.is_null() { None } else { lives_on(session, victim.gfid, sources).await? };
+    let Some(model) = model else { return remove(session, dir, name, victim.kind, sink).await };
+    let Some(theirs) = session.exists(sink, victim.gfid).await? else {
+        return remove(session, dir, name, victim.kind, sink).await;
+    };
+    if victim.kind == FileType::Directory || theirs.nlink <= 1 {
+        return park(session, dir, name, victim.gfid, sink).await;
     }
-    let gone = if victim.kind == FileType::Directory {
+    remove(session, dir, name, victim.kind, sink).await?;
+    // The removal changed the inode on the good copy too, and no mark tells of that.
+    session.raise_ctime(sink, &theirs, model.ctime).await
+}
+
+async fn remove(session: &Session<'_>, dir: Gfid, name: &Bytes, kind: FileType, sink: SubvolId) -> Result<(), Error> {
+    let gone = if kind == FileType::Directory {
         let request =
             Rmdir { parent: dir, flags: RMDIR_WHOLE_TREE, name: name.clone(), xdata: Some(internal()) };
         session.must(sink, request).await.map(|_| ())
@@ -50,13 +55,14 @@ pub(super) async fn delete(
     ignore_missing(gone)
 }
 
-async fn lives_on(session: &Session<'_>, gfid: Gfid, sources: Children) -> Result<bool, Error> {
+/// The inode on a good copy.
+async fn lives_on(session: &Session<'_>, gfid: Gfid, sources: Children) -> Result<Option<Iatt>, Error> {
     for source in sources.iter() {
-        if session.exists(source, gfid).await?.is_some() {
-            return Ok(true);
+        if let Some(stat) = session.exists(source, gfid).await? {
+            return Ok(Some(stat));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Moves the last name to the parking directory. Never onto another link of the same inode: rename(2) would then do
