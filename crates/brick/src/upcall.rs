@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use mortar_types::fop::Lookup;
+use mortar_types::fop::{AckReply, Lookup};
 use mortar_types::{ClientId, Context, Fops, Gfid, Iatt, Outcome, Pid, Reply, Request, Upcall, UpcallSink};
 use parking_lot::{Mutex, RwLock};
 
@@ -35,6 +35,9 @@ pub mod flags {
     pub const XATTR: u32 = 0x400;
     pub const XATTR_REMOVED: u32 = 0x800;
 }
+
+/// IPC's `op` for this layer (`GF_IPC_TARGET_UPCALL`).
+const IPC_TARGET_UPCALL: i32 = 2;
 
 /// The layer's switches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,14 +105,14 @@ impl CacheInvalidation {
         let effects = effects.completed(&reply);
         let timeout = self.options.read().timeout;
         let now = self.started.elapsed();
-        for Effect { gfid, flags, stat } in &effects.changes {
-            let others = self.memory.lock().others(*gfid, ctx.client, now, timeout);
-            self.tell(&others, *gfid, *flags, *stat);
+        for effect in &effects.changes {
+            let others = self.memory.lock().others(effect.gfid, ctx.client, now, timeout);
+            self.tell(&others, effect);
         }
         for gfid in effects.seen {
             let forgotten = self.memory.lock().note(gfid, ctx.client, now);
             if let Some((gfid, clients)) = forgotten {
-                self.tell(&clients, gfid, flags::FORGET, Iatt::default());
+                self.tell(&clients, &Effect::new(gfid, flags::FORGET));
             }
         }
         Ok(reply)
@@ -127,19 +130,19 @@ impl CacheInvalidation {
         self.inner.fop(&Context::internal(Pid(0)), lookup).await.ok().map(|reply| reply.stat.gfid)
     }
 
-    fn tell(&self, clients: &[ClientId], gfid: Gfid, flags: u32, stat: Iatt) {
+    fn tell(&self, clients: &[ClientId], effect: &Effect) {
         let sinks: Vec<_> = {
             let known = self.sinks.read();
             clients.iter().filter_map(|client| known.get(client).cloned()).collect()
         };
         for sink in sinks {
             sink.upcall(Upcall::CacheInvalidation {
-                gfid,
-                flags,
-                stat,
+                gfid: effect.gfid,
+                flags: effect.flags,
+                stat: effect.stat,
                 parent: Iatt::default(),
                 old_parent: Iatt::default(),
-                xdata: None,
+                xdata: effect.xattrs.clone(),
             });
         }
     }
@@ -151,7 +154,11 @@ impl Fops for CacheInvalidation {
         if !self.enabled.load(Ordering::Relaxed) {
             return self.inner.call(ctx, request).await;
         }
-        self.watched(ctx, request).await
+        match request {
+            // A client tells which xattrs it keeps. All are told of, so there is nothing to remember.
+            Request::Ipc(ipc) if ipc.op == IPC_TARGET_UPCALL => Ok(AckReply { xdata: None }.into()),
+            request => self.watched(ctx, request).await,
+        }
     }
 
     fn subscribe(&self, sink: Arc<dyn UpcallSink>) {

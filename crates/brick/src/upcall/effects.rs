@@ -1,7 +1,7 @@
 //! What a fop changes and looks at (flags as `xlators/features/upcall/src/upcall.c` sends them).
 
 use mortar_types::fop::setattr_valid;
-use mortar_types::{Gfid, Iatt, Reply, Request};
+use mortar_types::{Dict, Gfid, Iatt, Reply, Request, Value};
 
 use super::flags::{MODE, NLINK, OWN, PARENT_TIMES, PERM, RENAME, SIZE, TIMES, XATTR, XATTR_REMOVED};
 
@@ -9,8 +9,16 @@ use super::flags::{MODE, NLINK, OWN, PARENT_TIMES, PERM, RENAME, SIZE, TIMES, XA
 pub(super) struct Effect {
     pub(super) gfid: Gfid,
     pub(super) flags: u32,
-    /// The new attributes, empty when unknown.
+    /// The new attributes, empty when unknown: then the viewer drops what it has.
     pub(super) stat: Iatt,
+    /// Extended attributes that were set, or, with any value, removed.
+    pub(super) xattrs: Option<Dict>,
+}
+
+impl Effect {
+    pub(super) fn new(gfid: Gfid, flags: u32) -> Self {
+        Self { gfid, flags, stat: Iatt::default(), xattrs: None }
+    }
 }
 
 /// All effects of one fop; attributes are known only from its reply.
@@ -36,10 +44,10 @@ impl Effects {
             R::CopyFileRange(r) => effects.change(r.gfid_out, SIZE | TIMES),
             R::Setattr(r) => effects.change(r.gfid, attribute_flags(r.valid)),
             R::Fsetattr(r) => effects.change(r.gfid, attribute_flags(r.valid)),
-            R::Setxattr(r) => effects.change(r.gfid, XATTR | TIMES),
-            R::Fsetxattr(r) => effects.change(r.gfid, XATTR | TIMES),
-            R::Removexattr(r) => effects.change(r.gfid, XATTR_REMOVED | TIMES),
-            R::Fremovexattr(r) => effects.change(r.gfid, XATTR_REMOVED | TIMES),
+            R::Setxattr(r) => effects.xattrs(r.gfid, XATTR, r.dict.clone()),
+            R::Fsetxattr(r) => effects.xattrs(r.gfid, XATTR, r.dict.clone()),
+            R::Removexattr(r) => effects.xattrs(r.gfid, XATTR_REMOVED, removed(&r.name, r.xdata.as_ref())),
+            R::Fremovexattr(r) => effects.xattrs(r.gfid, XATTR_REMOVED, removed(&r.name, r.xdata.as_ref())),
             R::Mknod(r) => effects.change(r.parent, PARENT_TIMES | TIMES),
             R::Mkdir(r) => effects.change(r.parent, PARENT_TIMES | TIMES),
             R::Symlink(r) => effects.change(r.parent, PARENT_TIMES | TIMES),
@@ -86,7 +94,7 @@ impl Effects {
                 self.fill(reply.postoldparent);
                 self.fill(reply.postnewparent);
                 let flags = self.object_flags;
-                self.changes.push(Effect { gfid: reply.stat.gfid, flags, stat: reply.stat });
+                self.changes.push(Effect { stat: reply.stat, ..Effect::new(reply.stat.gfid, flags) });
             }
             Reply::ReaddirpReply(reply) => {
                 let listed = reply.entries.iter().filter(|entry| !matches!(&entry.entry.name[..], b"." | b".."));
@@ -102,7 +110,11 @@ impl Effects {
     }
 
     fn change(&mut self, gfid: Gfid, flags: u32) {
-        self.changes.push(Effect { gfid, flags, stat: Iatt::default() });
+        self.changes.push(Effect::new(gfid, flags));
+    }
+
+    fn xattrs(&mut self, gfid: Gfid, flags: u32, xattrs: Option<Dict>) {
+        self.changes.push(Effect { xattrs, ..Effect::new(gfid, flags | TIMES) });
     }
 
     fn removal(&mut self, parent: Gfid, victim: Option<Gfid>) {
@@ -133,6 +145,14 @@ fn attribute_flags(valid: i32) -> u32 {
     flags
 }
 
+/// The names that a removal names: its own, or with an empty one all of xdata.
+fn removed(name: &[u8], xdata: Option<&Dict>) -> Option<Dict> {
+    if name.is_empty() {
+        return xdata.cloned();
+    }
+    Some(Dict::new().with(String::from_utf8_lossy(name).into_owned(), Value::str("")))
+}
+
 /// The inode that a fop without changes looks at.
 fn inode_of(request: &Request) -> Option<Gfid> {
     use Request as R;
@@ -150,4 +170,50 @@ fn inode_of(request: &Request) -> Option<Gfid> {
         R::Seek(r) => r.gfid,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use mortar_types::fop::{AckReply, ChangeReply, Removexattr, Unlink, Write, WriteReply};
+    use mortar_types::Fd;
+
+    use super::*;
+
+    const FILE: Gfid = Gfid([7; 16]);
+    const DIRECTORY: Gfid = Gfid([8; 16]);
+
+    fn stat(gfid: Gfid) -> Iatt {
+        Iatt { gfid, size: 5, ..Iatt::default() }
+    }
+
+    fn summary(effects: &Effects) -> Vec<(Gfid, u32, u64)> {
+        effects.changes.iter().map(|change| (change.gfid, change.flags, change.stat.size)).collect()
+    }
+
+    #[test]
+    fn a_write_changes_size_and_times_and_its_caller_has_seen_them() {
+        let data = Bytes::from_static(b"hello");
+        let request = Write { gfid: FILE, fd: Fd(1), offset: 0, flags: 0, data, xdata: None }.into();
+        let reply = WriteReply { written: 5, pre: stat(FILE), post: stat(FILE), xdata: None }.into();
+        let effects = Effects::of(&request, None).completed(&reply);
+        assert_eq!(summary(&effects), [(FILE, SIZE | TIMES, 5)]);
+        assert_eq!(effects.seen, [FILE]);
+    }
+
+    #[test]
+    fn an_unlink_changes_the_parent_and_the_victim() {
+        let name = Bytes::from_static(b"a");
+        let request = Unlink { parent: DIRECTORY, name, flags: 0, xdata: None }.into();
+        let reply = ChangeReply { pre: stat(DIRECTORY), post: stat(DIRECTORY), xdata: None }.into();
+        let effects = Effects::of(&request, Some(FILE)).completed(&reply);
+        assert_eq!(summary(&effects), [(DIRECTORY, PARENT_TIMES | TIMES, 5), (FILE, NLINK | TIMES, 0)]);
+    }
+
+    #[test]
+    fn removed_xattrs_are_named() {
+        let request = Removexattr { gfid: FILE, name: Bytes::from_static(b"user.a"), xdata: None }.into();
+        let effects = Effects::of(&request, None).completed(&AckReply { xdata: None }.into());
+        assert!(effects.changes[0].xattrs.as_ref().is_some_and(|xattrs| xattrs.contains("user.a")));
+    }
 }
