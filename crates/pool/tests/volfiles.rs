@@ -132,7 +132,7 @@ fn disperse() {
 #[test]
 fn distributed_replicate() {
     client_is_golden("distributed-replicate.client", "dr", REPLICA_2, DR, Trust::Untrusted);
-    brick_is_golden("distributed-replicate.brick", "dr", REPLICA_2, DR, 0, 1);
+    brick_is_golden("distributed-replicate.brick", "dr", REPLICA_2, DR, 0, 0);
     shd_is_golden("distributed-replicate.shd", "dr", REPLICA_2, DR);
     let golden = golden("distributed-replicate.rebalance");
     same(&volgen::rebalance(&volume("dr", REPLICA_2, DR, &golden)).expect("distributes"), &golden);

@@ -30,8 +30,8 @@ pub enum Command {
     ResetOptions { volume: String, key: Option<String>, force: bool },
     /// Heal switches (`cluster.granular-entry-heal`, …) that `volume set` refuses on a volume that was started.
     SetHealOption { volume: String, key: String, value: String },
-    /// Only `survivor` is left of the pool.
-    Recover { survivor: Uuid },
+    /// Only `survivor` is left of the pool, which goes on under a new id.
+    Recover { survivor: Uuid, pool_id: Uuid },
 }
 
 /// A volume to be, with everything random in it already drawn.
@@ -85,7 +85,7 @@ pub fn apply(state: &mut State, command: Command) -> Result<Applied, Refusal> {
         Command::SetOptions { volume, options } => set_options(state, &volume, &options),
         Command::ResetOptions { volume, key, force } => reset_options(state, &volume, key.as_deref(), force),
         Command::SetHealOption { volume, key, value } => set_heal_option(state, &volume, &key, value),
-        Command::Recover { survivor } => recover(state, survivor),
+        Command::Recover { survivor, pool_id } => recover(state, survivor, pool_id),
     }?;
     if applied.changed {
         state.revision += 1;
@@ -280,7 +280,7 @@ fn reset_options(state: &mut State, name: &str, key: Option<&str>, force: bool) 
     Ok(applied)
 }
 
-fn recover(state: &mut State, survivor: Uuid) -> Result<Applied, Refusal> {
+fn recover(state: &mut State, survivor: Uuid, pool_id: Uuid) -> Result<Applied, Refusal> {
     if !state.members.contains_key(&survivor) {
         return Err(Refusal::NotAMember(survivor.to_string()));
     }
@@ -297,5 +297,7 @@ fn recover(state: &mut State, survivor: Uuid) -> Result<Applied, Refusal> {
         state.members.remove(&uuid);
         state.removed.insert(uuid);
     }
+    state.previous_pools.insert(state.pool_id);
+    state.pool_id = pool_id;
     Ok(changed())
 }

@@ -17,6 +17,9 @@ pub struct State {
     pub global_options: Vec<(String, String)>,
     /// Members that were detached while they may have been away; told so when they come back.
     pub removed: BTreeSet<Uuid>,
+    /// Ids that the pool had before it was recovered from a lost majority; members that still hold one join again.
+    #[serde(default)]
+    pub previous_pools: BTreeSet<Uuid>,
     /// Counts the applied commands that changed something.
     pub revision: u64,
 }

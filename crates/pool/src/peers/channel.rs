@@ -159,6 +159,14 @@ impl Channel {
         answer
     }
 
+    /// [`Self::post`] of an API operation.
+    ///
+    /// # Errors
+    /// As [`Self::post`].
+    pub async fn call<O: mortar_api::Operation>(&self, request: &O) -> Result<O::Answer, CallError> {
+        self.post(O::PATH, request).await
+    }
+
     pub(super) async fn connect(&self) -> Result<Line, CallError> {
         let address = self
             .peers

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-pub use channel::{CallError, Channel, claim_call};
+pub use channel::{CallError, Channel, POOL_HEADER, claim_call};
 pub use heartbeat::{HEARTBEAT, Heartbeat, HeartbeatAnswer, Standing, maintain};
 
 use crate::tls::Tls;

@@ -16,6 +16,7 @@ use super::TypeConfig;
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
+const POOL: &str = "pool";
 const VOTE: &str = "vote";
 const PURGED: &str = "purged";
 const COMMITTED: &str = "committed";
@@ -97,6 +98,20 @@ impl Database {
         transaction.open_table(META)?.insert(key, bytes.as_slice())?;
         transaction.commit()?;
         Ok(())
+    }
+
+    /// The pool that the content belongs to.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn pool_id(&self) -> Result<Option<Uuid>, DatabaseError> {
+        self.get(POOL)
+    }
+
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn set_pool_id(&self, pool_id: Uuid) -> Result<(), DatabaseError> {
+        self.put(POOL, &pool_id)
     }
 
     pub(super) fn vote(&self) -> Result<Option<Vote<Uuid>>, DatabaseError> {

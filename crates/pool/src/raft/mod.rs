@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 pub use database::{Database, DatabaseError};
 pub use machine::View;
-pub use network::Network;
+pub use network::{APPEND, Network, SNAPSHOT, VOTE};
 
 openraft::declare_raft_types!(
     /// Our consensus: commands in, their outcome out; members are known by their uuid.
