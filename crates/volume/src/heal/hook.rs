@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use mortar_types::Gfid;
+use mortar_types::{Fops, Gfid};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use crate::graph;
 use crate::heal::entry::{self, Scope};
-use crate::heal::inode;
 use crate::heal::set::{ReplicaSet, Session};
+use crate::heal::{inode, volfile};
 use crate::replicate::HealHook;
 
 /// Inodes healed at once (`cluster.background-self-heal-count`).
@@ -61,6 +62,15 @@ impl Healer {
         recent.insert(suspect.clone(), now);
         true
     }
+}
+
+/// Gives every replica layer of a running graph a healer over the same bricks.
+pub fn attach(sets: &[graph::ReplicaSet]) -> Result<(), volfile::Error> {
+    for set in sets {
+        let children: Vec<Arc<dyn Fops>> = set.bricks.iter().map(|brick| Arc::clone(brick) as Arc<dyn Fops>).collect();
+        set.layer.set_heal_hook(Healer::spawn(volfile::replica_set(&set.section, children.into())?));
+    }
+    Ok(())
 }
 
 impl HealHook for Healer {

@@ -12,6 +12,7 @@
 //! after what they stand for was done (and, for content, is on disk), and only as far as they were read; every step can be
 //! repeated, so a heal that was interrupted anywhere is finished by the next one.
 
+pub mod daemon;
 pub mod data;
 pub mod entry;
 pub mod error;

@@ -33,36 +33,43 @@ pub enum Error {
 /// One replica set and what its daemon needs beside it.
 pub struct Section {
     pub set: ReplicaSet,
-    /// The connections, in child order: the same objects as the set's children.
-    pub connections: Vec<Arc<BrickClient>>,
     /// `self-heal-daemon`.
     pub enabled: bool,
     pub heal_timeout: Duration,
 }
 
-/// All replica sets of a volfile, connecting to their bricks.
-pub fn sections(volfile: &Volfile, identity: &Identity) -> Result<Vec<Section>, Error> {
+/// All replica sets of a volfile, connecting to their bricks. `glusterd_port`: where the bricks' hosts are asked for ports,
+/// when not at the usual one.
+pub fn sections(
+    volfile: &Volfile,
+    identity: &Identity,
+    glusterd_port: Option<u16>,
+) -> Result<Vec<Section>, Error> {
     let replicas = volfile.volumes.iter().filter(|section| section.kind == "cluster/replicate");
-    replicas.map(|section| self::section(volfile, section, identity)).collect()
+    replicas.map(|section| self::section(volfile, section, identity, glusterd_port)).collect()
 }
 
-fn section(volfile: &Volfile, section: &VolfileVolume, identity: &Identity) -> Result<Section, Error> {
+fn section(
+    volfile: &Volfile,
+    section: &VolfileVolume,
+    identity: &Identity,
+    glusterd_port: Option<u16>,
+) -> Result<Section, Error> {
     let no_brick = |subvolume: &String| Error::NoBrick { volume: section.name.clone(), subvolume: subvolume.clone() };
     let mut options = Vec::with_capacity(section.subvolumes.len());
     for subvolume in &section.subvolumes {
         let brick = volfile.volume(subvolume).filter(|brick| brick.kind == "protocol/client");
-        options.push(client::Options::from_volfile(brick.ok_or_else(|| no_brick(subvolume))?, identity)?);
+        let brick = client::Options::from_volfile(brick.ok_or_else(|| no_brick(subvolume))?, identity)?;
+        let glusterd_port = glusterd_port.unwrap_or(brick.glusterd_port);
+        options.push(client::Options { glusterd_port, process_name: "glustershd".to_owned(), ..brick });
     }
     // Nothing connects before the whole section is known to be good.
-    let connections: Vec<_> = options
-        .into_iter()
-        .map(|options| BrickClient::new(client::Options { process_name: "glustershd".to_owned(), ..options }))
-        .collect();
-    let children: Vec<Arc<dyn Fops>> = connections.iter().map(|brick| Arc::clone(brick) as Arc<dyn Fops>).collect();
+    let children: Vec<Arc<dyn Fops>> =
+        options.into_iter().map(|options| BrickClient::new(options) as Arc<dyn Fops>).collect();
     let set = replica_set(section, children.into())?;
     let enabled = section.option("self-heal-daemon").is_none_or(is_on);
     let heal_timeout = section.option("heal-timeout").and_then(|text| text.parse().ok()).map(Duration::from_secs);
-    Ok(Section { set, connections, enabled, heal_timeout: heal_timeout.unwrap_or(HEAL_TIMEOUT_DEFAULT) })
+    Ok(Section { set, enabled, heal_timeout: heal_timeout.unwrap_or(HEAL_TIMEOUT_DEFAULT) })
 }
 
 /// The replica set that a section of type `cluster/replicate` describes, over children that the caller has.
@@ -115,7 +122,7 @@ mod tests {
     #[tokio::test]
     async fn a_volfile_of_the_real_daemon_gives_its_replica_sets() {
         let volfile = Volfile::parse(SHD).unwrap();
-        let sections = sections(&volfile, &Identity::of_process("test")).unwrap();
+        let sections = sections(&volfile, &Identity::of_process("test"), None).unwrap();
         let [section] = &sections[..] else { panic!("one replica set") };
         assert_eq!(section.set.name, "rep3-replicate-0");
         assert_eq!(section.set.children.len(), 3);
@@ -134,7 +141,7 @@ mod tests {
     async fn a_section_without_volume_id_is_refused() {
         let text = SHD.lines().filter(|line| !line.contains("volume-id")).collect::<Vec<_>>().join("\n");
         let volfile = Volfile::parse(&text).unwrap();
-        let error = sections(&volfile, &Identity::of_process("test")).err();
+        let error = sections(&volfile, &Identity::of_process("test"), None).err();
         assert_eq!(error, Some(Error::NoVolumeId { volume: "rep3-replicate-0".into() }));
     }
 }

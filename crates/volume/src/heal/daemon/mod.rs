@@ -16,16 +16,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use mortar_rpc::Endpoint;
 use mortar_rpc::control::{Handler, HealProgress, Reply, Request, StatusReply, serve};
 use mortar_wire::volfile::Volfile;
 use parking_lot::Mutex;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use crate::client::Identity;
-use crate::getspec;
+use crate::getspec::{self, VolfileServer};
 use crate::heal::daemon::worker::Worker;
 use crate::heal::volfile::{Section, sections};
 
@@ -54,6 +55,8 @@ pub enum Error {
     Control { path: PathBuf, source: io::Error },
     #[error("cannot write the pid file {}: {source}", path.display())]
     PidFile { path: PathBuf, source: io::Error },
+    #[error("--server {0}: expected HOST:PORT")]
+    Server(String),
     #[error("cannot wait for signals: {0}")]
     Signal(#[source] io::Error),
 }
@@ -61,6 +64,7 @@ pub enum Error {
 /// Runs until SIGTERM, SIGINT or the control socket ends it.
 pub async fn run(options: Options) -> Result<(), Error> {
     mortar_observe::init(options.log_file.as_deref(), mortar_observe::Level::Info).map_err(Error::Log)?;
+    let server = endpoint(&options.server).ok_or_else(|| Error::Server(options.server.clone()))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
     if let Some(path) = &options.pid_file {
@@ -69,8 +73,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     }
     let path = options.control.clone();
     let pid_file = options.pid_file.clone();
-    let daemon = Arc::new(Daemon { options, volumes: Mutex::default(), stop: Notify::new() });
-    let control = serve(&path, Arc::new(Arc::clone(&daemon)))
+    let daemon = Arc::new(Daemon { server, options, volumes: Mutex::default(), stop: Notify::new() });
+    let control = serve(&path, Arc::new(Control(Arc::clone(&daemon))))
         .map_err(|source| Error::Control { path: path.clone(), source })?;
     for volume in daemon.options.volumes.clone() {
         daemon.watch(volume);
@@ -90,23 +94,34 @@ pub async fn run(options: Options) -> Result<(), Error> {
     Ok(())
 }
 
+/// `HOST:PORT`, IPv6 addresses in brackets.
+fn endpoint(text: &str) -> Option<Endpoint> {
+    if let Ok(address) = text.parse() {
+        return Some(Endpoint::Address(address));
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    (!host.is_empty()).then_some(())?;
+    Some(Endpoint::Host { host: host.to_owned(), port: port.parse().ok()? })
+}
+
 struct Daemon {
     options: Options,
+    server: Endpoint,
     volumes: Mutex<HashMap<String, Volume>>,
     stop: Notify,
 }
 
 /// A volume under care. Replaced as a whole when its volfile changes.
 struct Volume {
-    /// The task that gets the volfile and starts the workers.
-    start: AbortHandle,
+    /// The task that follows the volfile and starts the workers.
+    follow: AbortHandle,
     volfile: String,
     workers: Vec<(Arc<Worker>, AbortHandle)>,
 }
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        self.start.abort();
+        self.follow.abort();
         for (_, task) in &self.workers {
             task.abort();
         }
@@ -114,47 +129,65 @@ impl Drop for Volume {
 }
 
 impl Daemon {
-    /// Gets the volume's volfile, again and again until it is there, and puts its replica sets under care.
+    /// Gets the volume's volfile, again and again until it is there, follows its changes and keeps its replica sets under
+    /// care.
     fn watch(self: &Arc<Self>, name: String) {
         let (daemon, volume) = (Arc::clone(self), name.clone());
         let task = tokio::spawn(async move {
+            let options = getspec::Options::new(vec![daemon.server.clone()], format!("shd/{volume}"));
             loop {
-                match daemon.load(&volume).await {
-                    Ok(()) => return,
-                    Err(reason) => tracing::warn!(volume, reason, "cannot heal the volume yet"),
+                match VolfileServer::connect(options.clone()).await {
+                    Ok(server) => daemon.follow(&volume, server.volfile()).await,
+                    Err(error) => tracing::warn!(volume, %error, "cannot heal the volume yet"),
                 }
                 tokio::time::sleep(GETSPEC_RETRY).await;
             }
         });
-        let start = task.abort_handle();
+        let follow = task.abort_handle();
         let mut volumes = self.volumes.lock();
         match volumes.get_mut(&name) {
             Some(volume) => {
-                volume.start.abort();
-                volume.start = start;
+                volume.follow.abort();
+                volume.follow = follow;
             }
             None => {
-                volumes.insert(name, Volume { start, volfile: String::new(), workers: Vec::new() });
+                volumes.insert(name, Volume { follow, volfile: String::new(), workers: Vec::new() });
+            }
+        }
+    }
+
+    /// Ends when the volfile server's task has ended, which happens only when this process ends.
+    async fn follow(&self, name: &str, mut volfile: watch::Receiver<Arc<str>>) {
+        loop {
+            let text = Arc::clone(&volfile.borrow_and_update());
+            if let Err(reason) = self.load(name, &text) {
+                tracing::error!(volume = name, reason, "the volfile cannot be used; what was healed before still is");
+            }
+            if volfile.changed().await.is_err() {
+                return;
             }
         }
     }
 
     /// The reason is for the log: nobody else can act on it.
-    async fn load(&self, name: &str) -> Result<(), String> {
-        let key = format!("shd/{name}");
-        let text = getspec::fetch(&self.options.server, &key).await.map_err(|error| error.to_string())?;
+    fn load(&self, name: &str, text: &str) -> Result<(), String> {
         if self.volumes.lock().get(name).is_some_and(|volume| volume.volfile == text) {
             return Ok(());
         }
-        let volfile = Volfile::parse(&text).map_err(|error| error.to_string())?;
+        let volfile = Volfile::parse(text).map_err(|error| error.to_string())?;
         let identity = Identity::of_process(host_name());
-        let sections = sections(&volfile, &identity).map_err(|error| error.to_string())?;
+        let port = match &self.server {
+            Endpoint::Host { port, .. } => Some(*port),
+            Endpoint::Address(address) => Some(address.port()),
+            Endpoint::Unix(_) => None,
+        };
+        let sections = sections(&volfile, &identity, port).map_err(|error| error.to_string())?;
         let mut volumes = self.volumes.lock();
         let Some(volume) = volumes.get_mut(name) else { return Ok(()) };
         for (_, task) in volume.workers.drain(..) {
             task.abort();
         }
-        volume.volfile = text;
+        text.clone_into(&mut volume.volfile);
         volume.workers = sections.into_iter().filter(|section| section.enabled).map(|section| self.start(section)).collect();
         tracing::info!(volume = name, sets = volume.workers.len(), "healing");
         Ok(())
@@ -181,7 +214,7 @@ impl Daemon {
         if workers.is_empty() {
             return Reply::Error { message: format!("self-heal-daemon is off for volume {name}") };
         }
-        if let Some(()) = workers.iter().find(|worker| !worker.are_all_up()).map(|_| ()) {
+        if workers.iter().any(|worker| !worker.are_all_up()) {
             let message = format!("not all bricks of volume {name} are up; heal needs all of a replica set");
             return Reply::Error { message };
         }
@@ -210,29 +243,46 @@ fn unknown(volume: &str) -> Reply {
     Reply::Error { message: format!("volume {volume} is not under the care of this heal daemon") }
 }
 
+/// The control socket's side of the daemon.
+struct Control(Arc<Daemon>);
+
 #[async_trait]
-impl Handler for Arc<Daemon> {
+impl Handler for Control {
     async fn request(&self, request: Request) -> Reply {
         match request {
             Request::Status { .. } => {
                 Reply::Status(StatusReply { pid: std::process::id(), ..StatusReply::default() })
             }
             Request::Terminate => {
-                self.stop.notify_one();
+                self.0.stop.notify_one();
                 Reply::Ok
             }
             Request::Reload => {
-                for volume in self.options.volumes.clone() {
-                    self.watch(volume);
+                for volume in self.0.options.volumes.clone() {
+                    self.0.watch(volume);
                 }
                 Reply::Ok
             }
-            Request::Heal { volume, full } => self.heal(&volume, full),
-            Request::Progress { volume } => self.progress(&volume),
+            Request::Heal { volume, full } => self.0.heal(&volume, full),
+            Request::Progress { volume } => self.0.progress(&volume),
         }
     }
 }
 
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_named_by_host_or_address_with_a_port() {
+        let host = |host: &str, port| Some(Endpoint::Host { host: host.to_owned(), port });
+        assert_eq!(endpoint("gfs1:24007"), host("gfs1", 24007));
+        assert_eq!(endpoint("127.0.0.1:1"), Some(Endpoint::Address("127.0.0.1:1".parse().unwrap())));
+        assert_eq!(endpoint("[::1]:1"), Some(Endpoint::Address("[::1]:1".parse().unwrap())));
+        assert_eq!((endpoint("gfs1"), endpoint(":1"), endpoint("gfs1:x")), (None, None, None));
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mortar_logic::heal::Children;
 use mortar_types::fop::Getxattr;
-use mortar_types::{Fops, Gfid, SubvolId, Upcall, UpcallSink, keys};
+use mortar_types::{Gfid, SubvolId, Upcall, UpcallSink, keys};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
