@@ -130,6 +130,11 @@ impl NodeTable {
         self.table.lock().node(id).and_then(|node| node.open.last().copied())
     }
 
+    /// Every gfid that the kernel knows.
+    pub fn gfids(&self) -> Vec<Gfid> {
+        self.table.lock().by_gfid.keys().copied().collect()
+    }
+
     /// How many nodes the kernel knows, the root included.
     pub fn count(&self) -> usize {
         self.table.lock().by_gfid.len()

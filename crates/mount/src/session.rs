@@ -21,6 +21,9 @@ use crate::kernel::reply::{Answer, Body};
 use crate::kernel::request::{Operation, Request};
 use mortar_types::Errno;
 
+/// What wakes the reader: a request, or the end of the mount, which the device reports as an error only.
+const EVENTS: Interest = Interest::READABLE.add(Interest::ERROR);
+
 /// How long unmounting waits for releases and the like.
 const FINISH_WAIT: Duration = Duration::from_secs(10);
 
@@ -80,7 +83,7 @@ impl Session {
             deprecated,
             reason = "its successor is unsafe; here the file lives exactly as long as its registration"
         )]
-        let device = AsyncFd::with_interest(device, Interest::READABLE)?;
+        let device = AsyncFd::with_interest(device, EVENTS)?;
         let mut session = Self {
             device: Arc::new(device),
             bridge,
@@ -91,7 +94,7 @@ impl Session {
             match session.device.get_ref().receive(&mut session.buffer)? {
                 Received::Message(message) => break message,
                 Received::Unmounted => return Err(Error::Unmounted),
-                Received::Empty => session.device.readable().await?.clear_ready(),
+                Received::Empty => session.device.ready(EVENTS).await?.clear_ready(),
             }
         };
         let offer = InitRequest::parse(&message).ok_or(Error::KernelTooOld)?;
@@ -105,7 +108,7 @@ impl Session {
     pub async fn serve(mut self) -> Result<(), Error> {
         let device = Arc::clone(&self.device);
         'mounted: loop {
-            let mut ready = device.readable().await?;
+            let mut ready = device.ready(EVENTS).await?;
             loop {
                 match device.get_ref().receive(&mut self.buffer)? {
                     Received::Message(message) => self.accept(&message),
