@@ -15,14 +15,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = PathBuf::from(dir);
     let listen: IpAddr = listen.parse()?;
     mortar_observe::init(None, mortar_observe::Level::Info)?;
-    run(Options {
+    let options = Options {
         data_dir: dir.join("data"),
         run_dir: dir.join("run"),
         log_dir: dir.join("log"),
         listen,
         executable: arguments.next().map(PathBuf::from),
         ..Options::default()
-    })
-    .await?;
+    };
+    run(options, || eprintln!("ready")).await?;
     Ok(())
 }

@@ -17,14 +17,14 @@ const TEST: &str = "trusted.glusterfs.test";
 
 /// A directory to be a brick.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub(crate) struct Place {
     pub host: String,
     pub path: String,
 }
 
 /// What was there before, for undoing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Before {
+pub(crate) struct Before {
     /// The directory itself was made.
     pub made: bool,
     /// `.glusterfs` was made in it.
@@ -45,10 +45,13 @@ fn reason(error: &io::Error) -> &'static str {
 ///
 /// # Errors
 /// The reason, in GlusterFS's words.
-pub fn check(place: &Place, force: bool, data_dir: &Path) -> Result<(), Error> {
+pub(crate) fn check(place: &Place, force: bool, data_dir: &Path) -> Result<(), Error> {
     let path = Path::new(&place.path);
     if path.starts_with(data_dir) || data_dir.starts_with(path) {
-        return Err(refused(format!("Brick isn't allowed to be created inside glusterd's working directory {}.", data_dir.display())));
+        return Err(refused(format!(
+            "Brick isn't allowed to be created inside glusterd's working directory {}.",
+            data_dir.display()
+        )));
     }
     let made = make_directory(place)?;
     let outcome = inspect(place, path, force);
@@ -60,9 +63,8 @@ pub fn check(place: &Place, force: bool, data_dir: &Path) -> Result<(), Error> {
 }
 
 fn inspect(place: &Place, path: &Path, force: bool) -> Result<(), Error> {
-    let metadata = std::fs::symlink_metadata(path).map_err(|error| {
-        refused(format!("lstat failed on {}. Reason : {}", place.path, reason(&error)))
-    })?;
+    let metadata = std::fs::symlink_metadata(path)
+        .map_err(|error| refused(format!("lstat failed on {}. Reason : {}", place.path, reason(&error))))?;
     if !metadata.is_dir() {
         return Err(refused(format!("The provided path {} which is already present, is not a directory", place.path)));
     }
@@ -137,7 +139,7 @@ fn make_directory(place: &Place) -> Result<bool, Error> {
 ///
 /// # Errors
 /// The reason, in GlusterFS's words; what was made is undone.
-pub fn make(place: &Place, volume_id: Uuid) -> Result<Before, Error> {
+pub(crate) fn make(place: &Place, volume_id: Uuid) -> Result<Before, Error> {
     let path = Path::new(&place.path);
     let mut before = Before { made: make_directory(place)?, volume_id: volume_id_of(path), ..Before::default() };
     let marked = mark(path, volume_id, &mut before);
@@ -167,14 +169,14 @@ fn store(path: &Path) -> PathBuf {
 }
 
 /// The volume that a directory is a brick of.
-pub fn volume_id_of(path: &Path) -> Option<Uuid> {
+pub(crate) fn volume_id_of(path: &Path) -> Option<Uuid> {
     let mut value = [0_u8; 16];
     let length = lgetxattr(path, VOLUME_ID, &mut value).ok()?;
     (length == value.len()).then(|| Uuid::from_bytes(value))
 }
 
 /// Takes back what [`make`] did, as far as nobody else has built on it.
-pub fn undo(place: &Place, volume_id: Uuid, before: &Before) {
+pub(crate) fn undo(place: &Place, volume_id: Uuid, before: &Before) {
     let path = Path::new(&place.path);
     if volume_id_of(path) == Some(volume_id) {
         let restored = match before.volume_id {
@@ -198,7 +200,7 @@ pub fn undo(place: &Place, volume_id: Uuid, before: &Before) {
 ///
 /// # Errors
 /// The reason, in GlusterFS's words (`glusterd_op_stage_start_volume`).
-pub fn check_before_start(place: &Place, volume: &str, volume_id: Uuid) -> Result<(), Error> {
+pub(crate) fn check_before_start(place: &Place, volume: &str, volume_id: Uuid) -> Result<(), Error> {
     let path = Path::new(&place.path);
     if let Err(error) = std::fs::symlink_metadata(path) {
         return Err(refused(format!(

@@ -89,16 +89,18 @@ impl Daemon {
     }
 }
 
-/// Runs the daemon until SIGTERM or SIGINT; its bricks and heald go on, and are found again by the next one.
+/// Runs the daemon until SIGTERM or SIGINT; its bricks and heald go on, and are found again by the next one. `ready` is
+/// called once all ports listen.
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(options: Options) -> Result<(), StartError> {
+pub async fn run(options: Options, ready: impl FnOnce() + Send) -> Result<(), StartError> {
     use tokio::signal::unix::{SignalKind, signal};
     let io = |error| StartError::Io { what: "waiting for signals".to_owned(), error };
     let mut terminate = signal(SignalKind::terminate()).map_err(io)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io)?;
     let daemon = Daemon::start(options).await?;
+    ready();
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

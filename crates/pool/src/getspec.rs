@@ -14,7 +14,7 @@ const KEY_BYTES_MAX: usize = 4096;
 ///
 /// # Errors
 /// `ENOENT` for what is not there, `EINVAL` for what cannot be.
-pub fn volfile(state: &State, key: &str, trust: Trust, data_dir: &Path) -> Result<String, Errno> {
+pub(crate) fn volfile(state: &State, key: &str, trust: Trust, data_dir: &Path) -> Result<String, Errno> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         return Err(Errno::EINVAL);
     }
@@ -47,7 +47,7 @@ fn brick_of<'a>(state: &'a State, id: &str) -> Option<(&'a Volume, usize)> {
 }
 
 /// How many bricks of the volume that this node owns are on the file system of this one.
-pub fn shared_brick_count(volume: &Volume, index: usize) -> u32 {
+pub(crate) fn shared_brick_count(volume: &Volume, index: usize) -> u32 {
     use std::os::unix::fs::MetadataExt as _;
     let device = |path: &str| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
     let Some(brick) = volume.bricks.get(index) else { return 0 };

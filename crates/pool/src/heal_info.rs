@@ -6,6 +6,6 @@ use mortar_logic::pool::Volume;
 
 use crate::node::Node;
 
-pub async fn pending(_node: &Node, _volume: &Volume) -> Result<Vec<BrickPending>, Error> {
+pub(crate) async fn pending(_node: &Node, _volume: &Volume) -> Result<Vec<BrickPending>, Error> {
     Ok(Vec::new())
 }

@@ -6,7 +6,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -15,7 +17,7 @@ use crate::paths::replace_file;
 /// How the node came to its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Origin {
+pub(crate) enum Origin {
     /// It made the pool, of itself.
     Formed,
     /// It was probed into it.
@@ -24,13 +26,13 @@ pub enum Origin {
 
 /// The pool's authority: whoever holds the key can take nodes in, which every member may.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Authority {
+pub(crate) struct Authority {
     pub certificate: String,
     pub key: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Never changes.
     pub uuid: Uuid,
     pub pool_id: Uuid,
@@ -52,7 +54,7 @@ pub enum IdentityError {
 }
 
 /// The name that the node's certificate is for.
-pub fn tls_name(node: Uuid) -> String {
+pub(crate) fn tls_name(node: Uuid) -> String {
     format!("{node}.mortar")
 }
 
@@ -61,10 +63,11 @@ impl Identity {
     ///
     /// # Errors
     /// When the file is there but unreadable, or cannot be written.
-    pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
+    pub(crate) fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
         match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| IdentityError::Format { path: path.to_owned(), error }),
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|error| IdentityError::Format { path: path.to_owned(), error })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let identity = Self::fresh(Uuid::new_v4())?;
                 identity.save(path)?;
@@ -78,7 +81,7 @@ impl Identity {
     ///
     /// # Errors
     /// When no key can be made.
-    pub fn fresh(uuid: Uuid) -> Result<Self, IdentityError> {
+    pub(crate) fn fresh(uuid: Uuid) -> Result<Self, IdentityError> {
         Self::of(uuid, Uuid::new_v4(), Origin::Formed, Authority::new()?)
     }
 
@@ -86,7 +89,7 @@ impl Identity {
     ///
     /// # Errors
     /// When the authority's key is unusable.
-    pub fn of(uuid: Uuid, pool_id: Uuid, origin: Origin, authority: Authority) -> Result<Self, IdentityError> {
+    pub(crate) fn of(uuid: Uuid, pool_id: Uuid, origin: Origin, authority: Authority) -> Result<Self, IdentityError> {
         let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
         let mut params = CertificateParams::new(vec![tls_name(uuid)])?;
         params.distinguished_name.push(DnType::CommonName, uuid.to_string());
@@ -99,9 +102,9 @@ impl Identity {
 
     /// # Errors
     /// When the file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<(), IdentityError> {
-        let text = serde_json::to_vec_pretty(self)
-            .map_err(|error| IdentityError::Format { path: path.to_owned(), error })?;
+    pub(crate) fn save(&self, path: &Path) -> Result<(), IdentityError> {
+        let text =
+            serde_json::to_vec_pretty(self).map_err(|error| IdentityError::Format { path: path.to_owned(), error })?;
         replace_file(path, &text).map_err(|error| IdentityError::File { path: path.to_owned(), error })
     }
 }

@@ -26,9 +26,12 @@ mod resolve;
 mod service;
 mod supervisor;
 mod tls;
-pub mod volgen;
 mod volfile_server;
+pub mod volgen;
 
 pub use daemon::{Daemon, run};
+pub use identity::IdentityError;
 pub use node::StartError;
 pub use options::{Options, PEER_PORT, PORT};
+pub use raft::DatabaseError;
+pub use tls::TlsError;

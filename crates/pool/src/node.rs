@@ -47,7 +47,7 @@ pub enum StartError {
 }
 
 /// Shared by everything in the daemon.
-pub struct Node {
+pub(crate) struct Node {
     pub options: Options,
     pub paths: Paths,
     pub tls: Arc<Tls>,
@@ -67,9 +67,11 @@ impl Node {
     ///
     /// # Errors
     /// When the data directory is unusable.
-    pub async fn start(options: Options) -> Result<Arc<Self>, StartError> {
+    pub(crate) async fn start(options: Options) -> Result<Arc<Self>, StartError> {
         let paths = options.paths();
-        paths.prepare().map_err(|error| StartError::Io { what: "making the daemon's directories".to_owned(), error })?;
+        paths
+            .prepare()
+            .map_err(|error| StartError::Io { what: "making the daemon's directories".to_owned(), error })?;
         let identity = Identity::load_or_create(&paths.identity())?;
         let database = Database::open(&paths.database())?;
         if database.pool_id()? != Some(identity.pool_id) {
@@ -111,36 +113,36 @@ impl Node {
         }))
     }
 
-    pub fn uuid(&self) -> Uuid {
+    pub(crate) fn uuid(&self) -> Uuid {
         self.peers.local()
     }
 
-    pub fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         self.identity.read().clone()
     }
 
-    pub fn raft(&self) -> Raft {
+    pub(crate) fn raft(&self) -> Raft {
         self.raft.read().clone()
     }
 
-    pub fn view(&self) -> Arc<View> {
+    pub(crate) fn view(&self) -> Arc<View> {
         self.view.borrow().clone()
     }
 
-    pub fn watch_view(&self) -> watch::Receiver<Arc<View>> {
+    pub(crate) fn watch_view(&self) -> watch::Receiver<Arc<View>> {
         self.view.subscribe()
     }
 
-    pub fn metrics(&self) -> Metrics {
+    pub(crate) fn metrics(&self) -> Metrics {
         self.raft().metrics().borrow().clone()
     }
 
-    pub fn channel(&self, target: Uuid) -> Channel {
+    pub(crate) fn channel(&self, target: Uuid) -> Channel {
         self.peers.channel(target)
     }
 
     /// This node as a member.
-    pub fn own_member(&self) -> Member {
+    pub(crate) fn own_member(&self) -> Member {
         Member {
             uuid: self.uuid(),
             hostname: self.options.own_name(),
@@ -151,7 +153,7 @@ impl Node {
     }
 
     /// It has nothing to lose by joining another pool.
-    pub fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         let view = self.view();
         view.state.members.len() <= 1 && view.state.volumes.is_empty() && self.identity.read().origin == Origin::Formed
     }
@@ -160,7 +162,7 @@ impl Node {
     ///
     /// # Errors
     /// When the consensus does not work.
-    pub async fn form_if_new(&self) -> Result<(), Error> {
+    pub(crate) async fn form_if_new(&self) -> Result<(), Error> {
         let identity = self.identity();
         if identity.origin == Origin::Joined {
             return Ok(());
@@ -186,7 +188,7 @@ impl Node {
     ///
     /// # Errors
     /// When the new identity cannot be stored; the node stays as it is then.
-    pub async fn enter(&self, identity: Identity) -> Result<(), Error> {
+    pub(crate) async fn enter(&self, identity: Identity) -> Result<(), Error> {
         let internal = |error: &dyn std::fmt::Display| Error::new(ErrorKind::Internal, error.to_string());
         // From here on a crash ends in the new pool: at the next start the database does not fit and is wiped.
         identity.save(&self.paths.identity()).map_err(|error| internal(&error))?;
@@ -201,7 +203,7 @@ impl Node {
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn recover(&self) -> Result<(), Error> {
+    pub(crate) async fn recover(&self) -> Result<(), Error> {
         let internal = |error: &dyn std::fmt::Display| Error::new(ErrorKind::Internal, error.to_string());
         let old = self.identity();
         let identity = Identity { pool_id: Uuid::new_v4(), origin: Origin::Formed, ..old.clone() };
@@ -231,7 +233,7 @@ impl Node {
     ///
     /// # Errors
     /// As [`Self::enter`].
-    pub async fn become_fresh(&self) -> Result<(), Error> {
+    pub(crate) async fn become_fresh(&self) -> Result<(), Error> {
         let identity =
             Identity::fresh(self.uuid()).map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
         self.enter(identity).await
@@ -241,13 +243,13 @@ impl Node {
     ///
     /// # Errors
     /// As [`Self::enter`].
-    pub async fn join(&self, pool_id: Uuid, authority: Authority) -> Result<(), Error> {
+    pub(crate) async fn join(&self, pool_id: Uuid, authority: Authority) -> Result<(), Error> {
         let identity = Identity::of(self.uuid(), pool_id, Origin::Joined, authority)
             .map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
         self.enter(identity).await
     }
 
-    pub fn voters(&self) -> Vec<Uuid> {
+    pub(crate) fn voters(&self) -> Vec<Uuid> {
         self.metrics().membership_config.membership().voter_ids().collect()
     }
 
@@ -262,7 +264,7 @@ impl Node {
         answering * 2 > voters
     }
 
-    pub fn freshness(&self) -> Freshness {
+    pub(crate) fn freshness(&self) -> Freshness {
         let metrics = self.metrics();
         Freshness {
             quorum: metrics.current_leader.is_some() && self.has_majority(),
@@ -271,7 +273,7 @@ impl Node {
     }
 
     /// The refusal when no majority answers.
-    pub fn no_quorum(&self) -> Error {
+    pub(crate) fn no_quorum(&self) -> Error {
         let (answering, voters) = self.answering();
         let verb = if answering == 1 { "answers" } else { "answer" };
         Error::new(
@@ -288,7 +290,7 @@ impl Node {
     ///
     /// # Errors
     /// What the configuration refuses, or that there is no quorum.
-    pub async fn write(&self, command: Command) -> Result<Applied, Error> {
+    pub(crate) async fn write(&self, command: Command) -> Result<Applied, Error> {
         let (index, applied) = self.propose(command).await?;
         let mut view = self.view.subscribe();
         // A node that lags answers all the same: the change is made.
@@ -352,7 +354,7 @@ impl Node {
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub async fn write_for_member(&self, command: Command) -> Result<Option<(u64, Applied)>, Error> {
+    pub(crate) async fn write_for_member(&self, command: Command) -> Result<Option<(u64, Applied)>, Error> {
         if self.metrics().current_leader != Some(self.uuid()) {
             return Ok(None);
         }
@@ -362,17 +364,17 @@ impl Node {
         self.propose_here(command, Instant::now() + WRITE_TIMEOUT).await
     }
 
-    pub fn find_volume<'a>(state: &'a State, name: &str) -> Result<&'a mortar_logic::pool::Volume, Error> {
+    pub(crate) fn find_volume<'a>(state: &'a State, name: &str) -> Result<&'a mortar_logic::pool::Volume, Error> {
         state.volumes.get(name).ok_or_else(|| refusal_error(&Refusal::NoSuchVolume(name.to_owned())))
     }
 
     /// Ends the consensus; the database is closed when the last handle goes.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         let _ = self.raft().shutdown().await;
     }
 
     /// For messages.
-    pub fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.paths.data.clone()
     }
 }
@@ -384,7 +386,7 @@ impl std::fmt::Debug for Node {
 }
 
 /// A refusal as the API answers it.
-pub fn refusal_error(refusal: &Refusal) -> Error {
+pub(crate) fn refusal_error(refusal: &Refusal) -> Error {
     let kind = match refusal.kind() {
         Kind::Invalid => ErrorKind::Invalid,
         Kind::NotFound => ErrorKind::NotFound,

@@ -49,9 +49,7 @@ impl Options {
     pub(crate) fn own_name(&self) -> String {
         match &self.node_name {
             Some(name) => name.clone(),
-            None if self.listen.is_unspecified() => {
-                rustix::system::uname().nodename().to_string_lossy().into_owned()
-            }
+            None if self.listen.is_unspecified() => rustix::system::uname().nodename().to_string_lossy().into_owned(),
             None => self.listen.to_string(),
         }
     }

@@ -7,7 +7,7 @@ use crate::volgen::{brick_volfile_id, dashed};
 
 /// The daemon's three directories and the files in them.
 #[derive(Debug, Clone)]
-pub struct Paths {
+pub(crate) struct Paths {
     /// Kept: identity, log, volfiles.
     pub data: PathBuf,
     /// Gone after a reboot: sockets, pid files.
@@ -20,7 +20,7 @@ impl Paths {
     ///
     /// # Errors
     /// When one cannot be made.
-    pub fn prepare(&self) -> io::Result<()> {
+    pub(crate) fn prepare(&self) -> io::Result<()> {
         for dir in [&self.data, &self.run, &self.log] {
             std::fs::create_dir_all(dir)?;
         }
@@ -30,53 +30,53 @@ impl Paths {
         Ok(())
     }
 
-    pub fn identity(&self) -> PathBuf {
+    pub(crate) fn identity(&self) -> PathBuf {
         self.data.join("node.json")
     }
 
-    pub fn database(&self) -> PathBuf {
+    pub(crate) fn database(&self) -> PathBuf {
         self.data.join("pool.redb")
     }
 
     /// Which port each brick had last.
-    pub fn ports(&self) -> PathBuf {
+    pub(crate) fn ports(&self) -> PathBuf {
         self.data.join("ports.json")
     }
 
-    pub fn api_socket(&self) -> PathBuf {
+    pub(crate) fn api_socket(&self) -> PathBuf {
         self.run.join(mortar_api::SOCKET_NAME)
     }
 
-    pub fn volume_dir(&self, volume: &str) -> PathBuf {
+    pub(crate) fn volume_dir(&self, volume: &str) -> PathBuf {
         self.data.join("vols").join(volume)
     }
 
-    pub fn brick_volfile(&self, volume: &str, host: &str, path: &str) -> PathBuf {
+    pub(crate) fn brick_volfile(&self, volume: &str, host: &str, path: &str) -> PathBuf {
         self.volume_dir(volume).join(format!("{}.vol", brick_volfile_id(volume, host, path)))
     }
 
-    pub fn brick_pid_file(&self, volume: &str, host: &str, path: &str) -> PathBuf {
+    pub(crate) fn brick_pid_file(&self, volume: &str, host: &str, path: &str) -> PathBuf {
         self.run.join("vols").join(volume).join(format!("{host}-{}.pid", dashed(path)))
     }
 
     /// Socket paths are limited to 107 bytes, so the brick is in it as a short hash.
-    pub fn brick_control(&self, volume: &str, path: &str) -> PathBuf {
+    pub(crate) fn brick_control(&self, volume: &str, path: &str) -> PathBuf {
         self.run.join(format!("brick-{:016x}.ctl", short_hash(&format!("{volume}\0{path}"))))
     }
 
-    pub fn brick_log(&self, path: &str) -> PathBuf {
+    pub(crate) fn brick_log(&self, path: &str) -> PathBuf {
         self.log.join("bricks").join(format!("{}.log", dashed(path)))
     }
 
-    pub fn heald_control(&self) -> PathBuf {
+    pub(crate) fn heald_control(&self) -> PathBuf {
         self.run.join("heald.ctl")
     }
 
-    pub fn heald_pid_file(&self) -> PathBuf {
+    pub(crate) fn heald_pid_file(&self) -> PathBuf {
         self.run.join("heald.pid")
     }
 
-    pub fn heald_log(&self) -> PathBuf {
+    pub(crate) fn heald_log(&self) -> PathBuf {
         self.log.join("heald.log")
     }
 }
@@ -90,14 +90,13 @@ fn short_hash(text: &str) -> u64 {
 ///
 /// # Errors
 /// When the directory cannot be written.
-pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
 
     let dir = path.parent().ok_or_else(|| io::Error::other("a file has a directory"))?;
     let temporary = path.with_extension("tmp");
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 /// Where a brick is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Registration {
+pub(crate) struct Registration {
     pub port: u16,
     pub pid: u32,
     /// The connection that signed in; its end ends the registration.
@@ -17,32 +17,32 @@ pub struct Registration {
 
 /// By brick path, which is what clients ask for (`remote-subvolume`).
 #[derive(Debug, Default)]
-pub struct Portmap {
+pub(crate) struct Portmap {
     bricks: Mutex<HashMap<String, Registration>>,
 }
 
 impl Portmap {
-    pub fn register(&self, path: &str, registration: Registration) {
+    pub(crate) fn register(&self, path: &str, registration: Registration) {
         self.bricks.lock().insert(path.to_owned(), registration);
     }
 
     /// Forgets a brick, unless another process has registered it meanwhile.
-    pub fn forget(&self, path: &str, port: u16) {
+    pub(crate) fn forget(&self, path: &str, port: u16) {
         let mut bricks = self.bricks.lock();
         if bricks.get(path).is_some_and(|known| known.port == port) {
             bricks.remove(path);
         }
     }
 
-    pub fn disconnected(&self, client: ClientId) {
+    pub(crate) fn disconnected(&self, client: ClientId) {
         self.bricks.lock().retain(|_, known| known.by != Some(client));
     }
 
-    pub fn port_of(&self, path: &str) -> Option<u16> {
+    pub(crate) fn port_of(&self, path: &str) -> Option<u16> {
         self.bricks.lock().get(path).map(|known| known.port)
     }
 
-    pub fn brick_at(&self, port: u16) -> Option<String> {
+    pub(crate) fn brick_at(&self, port: u16) -> Option<String> {
         self.bricks.lock().iter().find(|(_, known)| known.port == port).map(|(path, _)| path.clone())
     }
 }

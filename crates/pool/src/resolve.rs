@@ -10,7 +10,7 @@ use mortar_logic::pool::State;
 use uuid::Uuid;
 
 /// The addresses of a host; none when it does not resolve.
-pub async fn addresses(host: &str) -> BTreeSet<IpAddr> {
+pub(crate) async fn addresses(host: &str) -> BTreeSet<IpAddr> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     match tokio::net::lookup_host((host, 0)).await {
         Ok(found) => found.map(|address| address.ip().to_canonical()).collect(),
@@ -19,18 +19,18 @@ pub async fn addresses(host: &str) -> BTreeSet<IpAddr> {
 }
 
 /// Whether the machine has this address: only then can a socket be bound to it (as `gf_is_local_addr` tries).
-pub fn is_of_this_machine(address: IpAddr) -> bool {
+pub(crate) fn is_of_this_machine(address: IpAddr) -> bool {
     !address.is_unspecified() && UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
 }
 
 /// Whether the address means this node. A daemon that listens on one address only shares the machine with others, so
 /// only that address is its own.
-pub fn is_own(address: IpAddr, listen: IpAddr) -> bool {
+pub(crate) fn is_own(address: IpAddr, listen: IpAddr) -> bool {
     if listen.is_unspecified() { is_of_this_machine(address) } else { address == listen.to_canonical() }
 }
 
 /// The member that a name means, `None` when it is nobody's.
-pub async fn member(state: &State, local: Uuid, listen: IpAddr, host: &str) -> Option<Uuid> {
+pub(crate) async fn member(state: &State, local: Uuid, listen: IpAddr, host: &str) -> Option<Uuid> {
     if let Some(named) = state.members.values().find(|member| member.is_named(host)) {
         return Some(named.uuid);
     }
@@ -52,7 +52,7 @@ pub async fn member(state: &State, local: Uuid, listen: IpAddr, host: &str) -> O
 }
 
 /// The name of an address by the hosts file, or the address itself. (A reverse look-up in DNS could take seconds.)
-pub fn name_of(address: IpAddr) -> String {
+pub(crate) fn name_of(address: IpAddr) -> String {
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     named_in(&hosts, address).unwrap_or_else(|| address.to_string())
 }

@@ -27,7 +27,7 @@ pub enum TlsError {
 
 /// What both directions of a connection need.
 #[derive(Debug, Clone)]
-pub struct Material {
+pub(crate) struct Material {
     /// Counts the swaps.
     pub generation: u64,
     /// Accepts members, and strangers without a certificate (who may only claim a fresh node).
@@ -39,14 +39,14 @@ pub struct Material {
 }
 
 #[derive(Debug)]
-pub struct Tls {
+pub(crate) struct Tls {
     material: RwLock<Arc<Material>>,
 }
 
 impl Tls {
     /// # Errors
     /// When the identity's certificates are damaged.
-    pub fn new(identity: &Identity) -> Result<Self, TlsError> {
+    pub(crate) fn new(identity: &Identity) -> Result<Self, TlsError> {
         Ok(Self { material: RwLock::new(Arc::new(material(identity, 0)?)) })
     }
 
@@ -54,14 +54,14 @@ impl Tls {
     ///
     /// # Errors
     /// When its certificates are damaged; nothing changes then.
-    pub fn replace(&self, identity: &Identity) -> Result<(), TlsError> {
+    pub(crate) fn replace(&self, identity: &Identity) -> Result<(), TlsError> {
         let generation = self.current().generation + 1;
         let material = material(identity, generation)?;
         *self.material.write() = Arc::new(material);
         Ok(())
     }
 
-    pub fn current(&self) -> Arc<Material> {
+    pub(crate) fn current(&self) -> Arc<Material> {
         Arc::clone(&self.material.read())
     }
 }

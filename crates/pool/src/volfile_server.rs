@@ -15,7 +15,8 @@ use mortar_wire::handshake::{
 };
 use mortar_wire::message::Message;
 use mortar_wire::portmap::{
-    BrickByPortReply, BrickByPortRequest, PortByBrickReply, PortByBrickRequest, SignInRequest, SignOutRequest, SignReply,
+    BrickByPortReply, BrickByPortRequest, PortByBrickReply, PortByBrickRequest, SignInRequest, SignOutRequest,
+    SignReply,
 };
 use mortar_wire::programs;
 use mortar_wire::xdr::Writer;
@@ -47,7 +48,7 @@ const WANTS_SERVERS: u32 = 1;
 
 /// Shared by all connections.
 #[derive(Debug)]
-pub struct VolfileServer {
+pub(crate) struct VolfileServer {
     view: watch::Receiver<Arc<View>>,
     portmap: Arc<Portmap>,
     peers: Arc<Peers>,
@@ -56,7 +57,7 @@ pub struct VolfileServer {
 }
 
 impl VolfileServer {
-    pub fn new(
+    pub(crate) fn new(
         view: watch::Receiver<Arc<View>>,
         portmap: Arc<Portmap>,
         peers: Arc<Peers>,
@@ -66,7 +67,7 @@ impl VolfileServer {
     }
 
     /// Tells every connection to fetch its volfile again, whenever a volume changes, until dropped.
-    pub async fn announce_changes(self: Arc<Self>) {
+    pub(crate) async fn announce_changes(self: Arc<Self>) {
         let mut view = self.view.clone();
         let mut volumes = view.borrow_and_update().state.volumes.clone();
         while view.changed().await.is_ok() {
@@ -147,7 +148,7 @@ impl VolfileServer {
 
 /// A service that hands out sessions; the server itself lives on in the daemon.
 #[derive(Debug)]
-pub struct Front(pub Arc<VolfileServer>);
+pub(crate) struct Front(pub Arc<VolfileServer>);
 
 impl Service for Front {
     fn connected(&self, connection: Arc<Connection>) -> Arc<dyn Session> {
@@ -180,13 +181,12 @@ struct Client {
 impl Client {
     fn handshake(&self, number: u32, body: bytes::Bytes) -> Option<Response> {
         match number {
-            programs::handshake::GETSPEC => {
-                Some(answer(body, |request| self.server.getspec(&request, self.trust)))
-            }
+            programs::handshake::GETSPEC => Some(answer(body, |request| self.server.getspec(&request, self.trust))),
             programs::handshake::PING => Some(reply(&CommonReply::default())),
-            programs::handshake::EVENT_NOTIFY => {
-                Some(answer(body, |_: EventNotifyRequest| EventNotifyReply { dict: Dict::new().into(), ..EventNotifyReply::default() }))
-            }
+            programs::handshake::EVENT_NOTIFY => Some(answer(body, |_: EventNotifyRequest| EventNotifyReply {
+                dict: Dict::new().into(),
+                ..EventNotifyReply::default()
+            })),
             programs::handshake::GET_VOLUME_INFO => Some(answer(body, |request| self.server.volume_info(request))),
             _ => None,
         }
@@ -195,18 +195,22 @@ impl Client {
     fn portmap(&self, number: u32, body: bytes::Bytes) -> Option<Response> {
         let map = &self.server.portmap;
         match number {
-            programs::portmap::PORT_BY_BRICK => Some(answer(body, |request: PortByBrickRequest| {
-                match map.port_of(&request.brick) {
+            programs::portmap::PORT_BY_BRICK => {
+                Some(answer(body, |request: PortByBrickRequest| match map.port_of(&request.brick) {
                     Some(port) => PortByBrickReply { op_ret: 0, op_errno: 0, status: 1, port: port.into() },
                     None => PortByBrickReply { op_ret: -1, op_errno: Errno::ENOENT.0, status: 0, port: 0 },
-                }
-            })),
-            programs::portmap::BRICK_BY_PORT => Some(answer(body, |request: BrickByPortRequest| {
-                match u16::try_from(request.port).ok().and_then(|port| map.brick_at(port)) {
-                    Some(brick) => BrickByPortReply { op_ret: 0, op_errno: 0, status: 1, brick },
-                    None => BrickByPortReply { op_ret: -1, op_errno: Errno::ENOENT.0, status: 0, brick: String::new() },
-                }
-            })),
+                }))
+            }
+            programs::portmap::BRICK_BY_PORT => {
+                Some(answer(body, |request: BrickByPortRequest| {
+                    match u16::try_from(request.port).ok().and_then(|port| map.brick_at(port)) {
+                        Some(brick) => BrickByPortReply { op_ret: 0, op_errno: 0, status: 1, brick },
+                        None => {
+                            BrickByPortReply { op_ret: -1, op_errno: Errno::ENOENT.0, status: 0, brick: String::new() }
+                        }
+                    }
+                }))
+            }
             programs::portmap::SIGN_IN => Some(answer(body, |request: SignInRequest| self.sign_in(&request))),
             programs::portmap::SIGN_OUT => Some(answer(body, |request: SignOutRequest| {
                 // Whoever may sign in may sign out; both only change where clients look.

@@ -25,7 +25,7 @@ use super::Peers;
 use crate::identity::tls_name;
 
 /// Header that names the sender's pool; a message of another pool is refused.
-pub const POOL_HEADER: &str = "x-mortar-pool";
+pub(crate) const POOL_HEADER: &str = "x-mortar-pool";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -34,7 +34,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Why a node did not answer as wished.
 #[derive(Debug, thiserror::Error)]
-pub enum CallError {
+pub(crate) enum CallError {
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
     #[error("the connection broke: {0}")]
@@ -96,9 +96,10 @@ impl Line {
         if status == StatusCode::OK {
             return Ok(serde_json::from_slice(&body)?);
         }
-        Err(CallError::Refused(serde_json::from_slice(&body).unwrap_or_else(|_| {
-            Error::new(ErrorKind::Internal, format!("the node answered with status {status}"))
-        })))
+        Err(CallError::Refused(
+            serde_json::from_slice(&body)
+                .unwrap_or_else(|_| Error::new(ErrorKind::Internal, format!("the node answered with status {status}"))),
+        ))
     }
 }
 
@@ -125,7 +126,7 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
 
 /// Asks one member; keeps the connection for the next time.
 #[derive(Debug)]
-pub struct Channel {
+pub(crate) struct Channel {
     peers: Arc<Peers>,
     target: Uuid,
     /// Taken while a request runs, so that nothing is locked while waiting; a second request at the same time makes a
@@ -142,7 +143,7 @@ impl Channel {
     ///
     /// # Errors
     /// When the member is not reached, or refuses.
-    pub async fn post<Q: Serialize + Sync, A: DeserializeOwned>(
+    pub(crate) async fn post<Q: Serialize + Sync, A: DeserializeOwned>(
         &self,
         path: &str,
         request: &Q,
@@ -163,7 +164,7 @@ impl Channel {
     ///
     /// # Errors
     /// As [`Self::post`].
-    pub async fn call<O: mortar_api::Operation>(&self, request: &O) -> Result<O::Answer, CallError> {
+    pub(crate) async fn call<O: mortar_api::Operation>(&self, request: &O) -> Result<O::Answer, CallError> {
         self.post(O::PATH, request).await
     }
 
@@ -182,7 +183,7 @@ impl Channel {
 ///
 /// # Errors
 /// When the node is not reached, or refuses.
-pub async fn claim_call<Q: Serialize + Sync, A: DeserializeOwned>(
+pub(crate) async fn claim_call<Q: Serialize + Sync, A: DeserializeOwned>(
     address: &str,
     config: Arc<ClientConfig>,
     path: &str,

@@ -13,7 +13,7 @@ use super::Peers;
 use super::channel::{CallError, Line};
 use crate::raft::View;
 
-pub const HEARTBEAT: &str = "internal/heartbeat";
+pub(crate) const HEARTBEAT: &str = "internal/heartbeat";
 
 /// Two in a row may be late before the member counts as gone.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(1000);
 const RETRY: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heartbeat {
+pub(crate) struct Heartbeat {
     pub from: Uuid,
     pub pool_id: Uuid,
     pub applied: u64,
@@ -31,7 +31,7 @@ pub struct Heartbeat {
 /// What the asked member says of the asker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Standing {
+pub(crate) enum Standing {
     Member,
     /// It was detached while it was away.
     Removed,
@@ -42,7 +42,7 @@ pub enum Standing {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeartbeatAnswer {
+pub(crate) struct HeartbeatAnswer {
     pub pool_id: Uuid,
     pub applied: u64,
     pub standing: Standing,
@@ -50,7 +50,7 @@ pub struct HeartbeatAnswer {
 
 /// Keeps a heartbeat to every other member of the configuration, until dropped. `on_standing` hears of answers that are
 /// not "member".
-pub async fn maintain(
+pub(crate) async fn maintain(
     peers: Arc<Peers>,
     mut view: watch::Receiver<Arc<View>>,
     on_standing: Arc<dyn Fn(Uuid, HeartbeatAnswer) + Send + Sync>,
@@ -60,7 +60,9 @@ pub async fn maintain(
         let members: HashMap<Uuid, String> = {
             let view = view.borrow_and_update();
             let others = view.state.members.values().filter(|member| member.uuid != peers.local());
-            others.map(|member| (member.uuid, format!("{}:{}", bracketed(&member.hostname), member.peer_port))).collect()
+            others
+                .map(|member| (member.uuid, format!("{}:{}", bracketed(&member.hostname), member.peer_port)))
+                .collect()
         };
         tasks.retain(|uuid, _| members.contains_key(uuid));
         for (uuid, address) in members {

@@ -11,17 +11,17 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-pub use channel::{CallError, Channel, POOL_HEADER, claim_call};
-pub use heartbeat::{HEARTBEAT, Heartbeat, HeartbeatAnswer, Standing, maintain};
+pub(crate) use channel::{CallError, Channel, POOL_HEADER, claim_call};
+pub(crate) use heartbeat::{HEARTBEAT, Heartbeat, HeartbeatAnswer, Standing, maintain};
 
 use crate::tls::Tls;
 
 /// A member that has answered within this time counts as connected; one whose connection broke does not, at once.
-pub const SILENCE_MAX: Duration = Duration::from_millis(1800);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(1800);
 
 /// The table of members.
 #[derive(Debug)]
-pub struct Peers {
+pub(crate) struct Peers {
     local: Uuid,
     tls: Arc<Tls>,
     known: Mutex<HashMap<Uuid, Known>>,
@@ -40,7 +40,7 @@ struct Known {
 }
 
 impl Peers {
-    pub fn new(local: Uuid, pool_id: Uuid, tls: Arc<Tls>) -> Arc<Self> {
+    pub(crate) fn new(local: Uuid, pool_id: Uuid, tls: Arc<Tls>) -> Arc<Self> {
         Arc::new(Self {
             local,
             tls,
@@ -50,28 +50,28 @@ impl Peers {
         })
     }
 
-    pub const fn local(&self) -> Uuid {
+    pub(crate) const fn local(&self) -> Uuid {
         self.local
     }
 
-    pub fn pool_id(&self) -> Uuid {
+    pub(crate) fn pool_id(&self) -> Uuid {
         *self.pool_id.lock()
     }
 
     /// The node is in another pool now; nothing that was known counts.
-    pub fn enter_pool(&self, pool_id: Uuid) {
+    pub(crate) fn enter_pool(&self, pool_id: Uuid) {
         *self.pool_id.lock() = pool_id;
         self.known.lock().clear();
         self.changes.send_modify(|count| *count += 1);
     }
 
     /// Where a member is, unless that is known already.
-    pub fn learn_address(&self, peer: Uuid, address: &str) {
+    pub(crate) fn learn_address(&self, peer: Uuid, address: &str) {
         self.known.lock().entry(peer).or_default().address.get_or_insert_with(|| address.to_owned());
     }
 
     /// Where a member is, by the configuration, which counts more than what was learned.
-    pub fn set_address(&self, peer: Uuid, address: String) {
+    pub(crate) fn set_address(&self, peer: Uuid, address: String) {
         self.known.lock().entry(peer).or_default().address = Some(address);
     }
 
@@ -80,17 +80,22 @@ impl Peers {
     }
 
     /// A connection to a member, made when first used and again when it breaks.
-    pub fn channel(self: &Arc<Self>, target: Uuid) -> Channel {
+    pub(crate) fn channel(self: &Arc<Self>, target: Uuid) -> Channel {
         Channel::new(Arc::clone(self), target)
     }
 
-    pub fn is_connected(&self, peer: Uuid) -> bool {
+    pub(crate) fn is_connected(&self, peer: Uuid) -> bool {
         peer == self.local
-            || self.known.lock().get(&peer).and_then(|known| known.heard).is_some_and(|heard| heard.elapsed() < SILENCE_MAX)
+            || self
+                .known
+                .lock()
+                .get(&peer)
+                .and_then(|known| known.heard)
+                .is_some_and(|heard| heard.elapsed() < SILENCE_MAX)
     }
 
     /// The last log entry that a member said it has applied.
-    pub fn applied_by(&self, peer: Uuid) -> u64 {
+    pub(crate) fn applied_by(&self, peer: Uuid) -> u64 {
         self.known.lock().get(&peer).map_or(0, |known| known.applied)
     }
 
@@ -115,7 +120,7 @@ impl Peers {
     }
 
     /// Fires when a member comes, goes or has applied more.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 }

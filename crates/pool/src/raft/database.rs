@@ -53,7 +53,7 @@ pub(super) struct StoredMachine {
 
 /// A handle; clones share the file.
 #[derive(Debug, Clone)]
-pub struct Database {
+pub(crate) struct Database {
     file: Arc<redb::Database>,
 }
 
@@ -62,7 +62,7 @@ impl Database {
     ///
     /// # Errors
     /// When it cannot be made, is not a redb file, or another process has it open.
-    pub fn open(path: &Path) -> Result<Self, DatabaseError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, DatabaseError> {
         let file = redb::Database::create(path)?;
         let transaction = file.begin_write()?;
         transaction.open_table(LOG)?;
@@ -75,7 +75,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn wipe(&self) -> Result<(), DatabaseError> {
+    pub(crate) fn wipe(&self) -> Result<(), DatabaseError> {
         let transaction = self.file.begin_write()?;
         transaction.delete_table(LOG)?;
         transaction.delete_table(META)?;
@@ -104,13 +104,13 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn pool_id(&self) -> Result<Option<Uuid>, DatabaseError> {
+    pub(crate) fn pool_id(&self) -> Result<Option<Uuid>, DatabaseError> {
         self.get(POOL)
     }
 
     /// # Errors
     /// When the file cannot be written.
-    pub fn set_pool_id(&self, pool_id: Uuid) -> Result<(), DatabaseError> {
+    pub(crate) fn set_pool_id(&self, pool_id: Uuid) -> Result<(), DatabaseError> {
         self.put(POOL, &pool_id)
     }
 

@@ -18,7 +18,7 @@ use super::{Outcome, TypeConfig};
 
 /// The configuration that is in force on this node, and the log entry it includes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct View {
+pub(crate) struct View {
     pub applied_index: u64,
     pub state: State,
 }
@@ -120,7 +120,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let state: State =
             serde_json::from_slice(&snapshot.into_inner()).map_err(|error| failed(&std::io::Error::other(error)))?;
         let stored = StoredSnapshot { meta: meta.clone(), state: state.clone() };
-        blocking(&self.database, move |database| database.save_snapshot(&stored)).await.map_err(|error| failed(&error))?;
+        blocking(&self.database, move |database| database.save_snapshot(&stored))
+            .await
+            .map_err(|error| failed(&error))?;
         self.store(StoredMachine { applied: meta.last_log_id, membership: meta.last_membership.clone(), state }).await
     }
 

@@ -12,13 +12,14 @@ use mortar_logic::pool::{Applied, Command, Refusal, State};
 use openraft::{BasicNode, Config, SnapshotPolicy};
 use uuid::Uuid;
 
-pub use database::{Database, DatabaseError};
-pub use machine::View;
-pub use network::{APPEND, Network, SNAPSHOT, VOTE};
+pub(crate) use database::Database;
+pub use database::DatabaseError;
+pub(crate) use machine::View;
+pub(crate) use network::{APPEND, Network, SNAPSHOT, VOTE};
 
 openraft::declare_raft_types!(
     /// Our consensus: commands in, their outcome out; members are known by their uuid.
-    pub TypeConfig:
+    pub(crate) TypeConfig:
         D = Command,
         R = Outcome,
         NodeId = Uuid,
@@ -29,10 +30,10 @@ openraft::declare_raft_types!(
 
 /// What applying an entry answers. Entries without a command (membership, a new leader's first) change nothing.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub struct Outcome(pub Result<Applied, Refusal>);
+pub(crate) struct Outcome(pub Result<Applied, Refusal>);
 
-pub type Raft = openraft::Raft<TypeConfig>;
-pub type Metrics = openraft::RaftMetrics<Uuid, BasicNode>;
+pub(crate) type Raft = openraft::Raft<TypeConfig>;
+pub(crate) type Metrics = openraft::RaftMetrics<Uuid, BasicNode>;
 
 /// Milliseconds between a leader's heartbeats.
 const HEARTBEAT_MS: u64 = 250;
@@ -46,7 +47,7 @@ const SNAPSHOT_ENTRIES: u64 = 1000;
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn start(
+pub(crate) async fn start(
     id: Uuid,
     database: &Database,
     network: Network,
@@ -69,7 +70,7 @@ pub async fn start(
 ///
 /// # Errors
 /// When the database cannot be read.
-pub fn stored_view(database: &Database) -> Result<View, DatabaseError> {
+pub(crate) fn stored_view(database: &Database) -> Result<View, DatabaseError> {
     Ok(database.machine()?.map_or_else(View::default, |stored| View {
         applied_index: stored.applied.map_or(0, |id| id.index),
         state: stored.state,
@@ -80,7 +81,7 @@ pub fn stored_view(database: &Database) -> Result<View, DatabaseError> {
 ///
 /// # Errors
 /// When the database cannot be written.
-pub fn keep_only_state(database: &Database) -> Result<State, DatabaseError> {
+pub(crate) fn keep_only_state(database: &Database) -> Result<State, DatabaseError> {
     let state = database.machine()?.map(|stored| stored.state).unwrap_or_default();
     database.wipe()?;
     database.save_machine(&database::StoredMachine { state: state.clone(), ..Default::default() })?;

@@ -16,18 +16,18 @@ use uuid::Uuid;
 use super::TypeConfig;
 use crate::peers::{CallError, Channel, Peers};
 
-pub const APPEND: &str = "raft/append";
-pub const VOTE: &str = "raft/vote";
-pub const SNAPSHOT: &str = "raft/snapshot";
+pub(crate) const APPEND: &str = "raft/append";
+pub(crate) const VOTE: &str = "raft/vote";
+pub(crate) const SNAPSHOT: &str = "raft/snapshot";
 
 /// Makes a connection per member that is sent to.
 #[derive(Debug, Clone)]
-pub struct Network {
+pub(crate) struct Network {
     peers: Arc<Peers>,
 }
 
 impl Network {
-    pub const fn new(peers: Arc<Peers>) -> Self {
+    pub(crate) const fn new(peers: Arc<Peers>) -> Self {
         Self { peers }
     }
 }
@@ -43,7 +43,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
 /// One member's.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     local: Uuid,
     target: Uuid,
     channel: Channel,
@@ -63,11 +63,10 @@ impl Connection {
         E: std::error::Error + DeserializeOwned,
     {
         let timeout = option.hard_ttl();
-        let answered = tokio::time::timeout(timeout, self.channel.post::<Q, Result<A, RaftError<Uuid, E>>>(path, request));
+        let answered =
+            tokio::time::timeout(timeout, self.channel.post::<Q, Result<A, RaftError<Uuid, E>>>(path, request));
         match answered.await {
-            Err(_) => {
-                Err(RPCError::Timeout(Timeout { action, id: self.local, target: self.target, timeout }))
-            }
+            Err(_) => Err(RPCError::Timeout(Timeout { action, id: self.local, target: self.target, timeout })),
             Ok(Err(error @ CallError::Connect(_))) => Err(RPCError::Unreachable(Unreachable::new(&error))),
             Ok(Err(error)) => Err(RPCError::Network(NetworkError::from(AnyError::new(&error)))),
             Ok(Ok(Err(error))) => Err(RPCError::RemoteError(RemoteError::new(self.target, error))),

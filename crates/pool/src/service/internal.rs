@@ -39,20 +39,20 @@ macro_rules! internal {
 
 /// To the leader: have this agreed on. Answers `None` when it is not the leader.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Write {
+pub(crate) struct Write {
     pub command: Command,
 }
 internal!(Write, "internal/write" -> Option<Written>);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Written {
+pub(crate) struct Written {
     pub index: u64,
     pub applied: Applied,
 }
 
 /// Bricks of a volume to be, on the asked node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Prepare {
+pub(crate) struct Prepare {
     pub volume_id: Uuid,
     pub bricks: Vec<Place>,
     pub force: bool,
@@ -62,23 +62,25 @@ internal!(Prepare, "internal/bricks" -> Vec<Before>);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Step {
+pub(crate) enum Step {
     Check,
     Make,
     /// What `Make` answered, brick by brick.
-    Undo { before: Vec<Before> },
+    Undo {
+        before: Vec<Before>,
+    },
 }
 
 /// Can the asked node's bricks of the volume be started?
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct StartCheck {
+pub(crate) struct StartCheck {
     pub volume: String,
 }
 internal!(StartCheck, "internal/start-check" -> ());
 
 /// Waits until the asked node has applied an entry and its processes follow. Answers bricks that do not run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Settle {
+pub(crate) struct Settle {
     pub index: u64,
     pub volume: String,
 }
@@ -86,7 +88,7 @@ internal!(Settle, "internal/settle" -> Vec<String>);
 
 /// The asked node's processes of a volume.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LocalStatus {
+pub(crate) struct LocalStatus {
     pub volume: String,
     pub detail: bool,
     pub clients: bool,
@@ -95,21 +97,21 @@ internal!(LocalStatus, "internal/status" -> Vec<Process>);
 
 /// Starts a heal by the asked node's heald.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LocalHeal {
+pub(crate) struct LocalHeal {
     pub volume: String,
     pub full: bool,
 }
 internal!(LocalHeal, "internal/heal" -> ());
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LocalProgress {
+pub(crate) struct LocalProgress {
     pub volume: String,
 }
 internal!(LocalProgress, "internal/progress" -> NodeProgress);
 
 /// The asked node is no member any more and forms a pool of its own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Released {}
+pub(crate) struct Released {}
 internal!(Released, "internal/released" -> ());
 
 pub(super) fn routes(router: Router<Arc<Node>>) -> Router<Arc<Node>> {
@@ -120,14 +122,23 @@ pub(super) fn routes(router: Router<Arc<Node>>) -> Router<Arc<Node>> {
     let router = route(router, |node, request: Prepare| async move { prepare(node, request).await });
     let router = route(router, |node, request: StartCheck| async move { start_check(node, &request.volume).await });
     let router = route(router, |node, request: Settle| async move { Ok(settle(&node, &request).await) });
-    let router = route(router, |node, request: LocalStatus| async move { Ok(super::status::local(&node, &request).await) });
-    let router = route(router, |node, request: LocalHeal| async move { super::heal::local_heal(&node, &request).await });
-    let router = route(router, |node, request: LocalProgress| async move { Ok(super::heal::local_progress(&node, &request).await) });
+    let router =
+        route(router, |node, request: LocalStatus| async move { Ok(super::status::local(&node, &request).await) });
+    let router =
+        route(router, |node, request: LocalHeal| async move { super::heal::local_heal(&node, &request).await });
+    let router =
+        route(
+            router,
+            |node, request: LocalProgress| async move { Ok(super::heal::local_progress(&node, &request).await) },
+        );
     let router = route(router, |node, _: Released| async move { released(&node).await });
     let router = guarded(router, heartbeat_admits, |node, caller, request: BeatRequest| async move {
         Ok(heartbeat(&node, caller, &request.0))
     });
-    router.route(&format!("/v1/{APPEND}"), post(append)).route(&format!("/v1/{VOTE}"), post(vote)).route(&format!("/v1/{SNAPSHOT}"), post(snapshot))
+    router
+        .route(&format!("/v1/{APPEND}"), post(append))
+        .route(&format!("/v1/{VOTE}"), post(vote))
+        .route(&format!("/v1/{SNAPSHOT}"), post(snapshot))
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -31,12 +31,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The bound pool port.
 #[derive(Debug)]
-pub struct PeerListener(TcpListener);
+pub(crate) struct PeerListener(TcpListener);
 
 impl PeerListener {
     /// # Errors
     /// When the address is taken or not this machine's.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
@@ -45,7 +45,7 @@ impl PeerListener {
 }
 
 /// Serves members, and strangers who want to claim this node, until dropped.
-pub async fn serve_peers(listener: PeerListener, node: Arc<Node>, router: Router) {
+pub(crate) async fn serve_peers(listener: PeerListener, node: Arc<Node>, router: Router) {
     let limit = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -110,7 +110,7 @@ fn node_of(certificate: &CertificateDer<'static>) -> Option<Uuid> {
 ///
 /// # Errors
 /// When the socket cannot be made.
-pub fn serve_unix(path: &Path, router: Router) -> io::Result<impl Future<Output = ()> + use<>> {
+pub(crate) fn serve_unix(path: &Path, router: Router) -> io::Result<impl Future<Output = ()> + use<>> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon answers there"));
     }

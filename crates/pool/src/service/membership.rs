@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs until dropped.
-pub async fn keep_membership(node: Arc<Node>) {
+pub(crate) async fn keep_membership(node: Arc<Node>) {
     let mut view = node.watch_view();
     let mut changes = node.peers.changes();
     loop {
@@ -48,7 +48,7 @@ fn next_change(node: &Node) -> Option<ChangeMembers<Uuid, BasicNode>> {
     let metrics = node.metrics();
     let membership = metrics.membership_config.membership().clone();
     // A change is under way.
-    if membership.is_in_joint_consensus() || view.state.members.is_empty() {
+    if membership.get_joint_config().len() > 1 || view.state.members.is_empty() {
         return None;
     }
     let voters: BTreeSet<Uuid> = membership.voter_ids().collect();
@@ -104,7 +104,7 @@ async fn update_own_record(node: &Node) {
 }
 
 /// Another member says that this node is not one any more.
-pub fn hear_standing(node: &Arc<Node>, from: Uuid, answer: &HeartbeatAnswer) {
+pub(crate) fn hear_standing(node: &Arc<Node>, from: Uuid, answer: &HeartbeatAnswer) {
     let Ok(permit) = node.membership.try_acquire() else { return };
     match answer.standing {
         Standing::Member | Standing::Stranger => return,

@@ -3,7 +3,7 @@
 
 mod claim;
 mod heal;
-pub mod internal;
+pub(crate) mod internal;
 mod listener;
 mod membership;
 mod peer;
@@ -21,8 +21,8 @@ use axum::routing::post;
 use mortar_api::{Error, ErrorKind, Operation};
 use uuid::Uuid;
 
-pub use listener::{PeerListener, serve_peers, serve_unix};
-pub use membership::{hear_standing, keep_membership};
+pub(crate) use listener::{PeerListener, serve_peers, serve_unix};
+pub(crate) use membership::{hear_standing, keep_membership};
 
 use crate::node::Node;
 
@@ -31,7 +31,7 @@ const REQUEST_BYTES_MAX: usize = 64 << 20;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Caller {
+pub(crate) enum Caller {
     /// Root of this machine, on the Unix socket.
     Local,
     /// A node with a certificate of the pool, proved under this generation of the TLS material.
@@ -41,12 +41,12 @@ pub enum Caller {
 }
 
 /// What the Unix socket serves.
-pub fn local_router(node: Arc<Node>) -> Router {
+pub(crate) fn local_router(node: Arc<Node>) -> Router {
     api_routes(Router::new()).layer(axum::extract::DefaultBodyLimit::max(REQUEST_BYTES_MAX)).with_state(node)
 }
 
 /// What 24008 serves.
-pub fn peer_router(node: Arc<Node>) -> Router {
+pub(crate) fn peer_router(node: Arc<Node>) -> Router {
     let router = internal::routes(claim::routes(api_routes(Router::new())));
     router.layer(axum::extract::DefaultBodyLimit::max(REQUEST_BYTES_MAX)).with_state(node)
 }

@@ -60,9 +60,8 @@ async fn probe(node: &Arc<Node>, host: &str) -> Result<Probed, Error> {
     }
     let address = format!("{}:{}", bracketed(host), node.options.peer_port);
     let stranger = Arc::clone(&node.tls.current().stranger);
-    let hello: HelloAnswer = claim_call(&address, Arc::clone(&stranger), "claim/hello", &Hello {})
-        .await
-        .map_err(|error| match error {
+    let hello: HelloAnswer =
+        claim_call(&address, Arc::clone(&stranger), "claim/hello", &Hello {}).await.map_err(|error| match error {
             CallError::Refused(error) => error,
             other => {
                 tracing::info!(host, error = %other, "probe failed");
@@ -99,7 +98,7 @@ async fn admit(node: &Arc<Node>, member: Member, own_name: Option<String>) -> Re
         }
         return Err(error);
     }
-    if let Some(name) = own_name {
+    if let Some(name) = own_name.filter(|name| !is_loopback(name)) {
         // Only a nicety for `peer status` on the others.
         let _ = node.write(Command::NameMember { uuid: node.uuid(), name }).await;
     }
@@ -116,6 +115,11 @@ async fn admit(node: &Arc<Node>, member: Member, own_name: Option<String>) -> Re
         tracing::warn!(%uuid, "the new member does not take part yet; it will when it answers");
     }
     Ok(Probed::Added)
+}
+
+/// Of two nodes on one machine the one sees the other under a name that means itself.
+fn is_loopback(name: &str) -> bool {
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
 
 async fn known_already(node: &Node, uuid: Uuid, host: &str) -> Result<Probed, Error> {
@@ -151,10 +155,7 @@ async fn detach(node: &Arc<Node>, request: &Detach) -> Result<(), Error> {
     })?;
     let connected = node.peers.is_connected(uuid);
     if !connected && !request.force {
-        return Err(Error::new(
-            ErrorKind::Unreachable,
-            "One of the peers is probably down. Check with 'peer status'",
-        ));
+        return Err(Error::new(ErrorKind::Unreachable, "One of the peers is probably down. Check with 'peer status'"));
     }
     let channel = node.channel(uuid);
     node.write(command).await?;

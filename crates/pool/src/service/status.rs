@@ -80,7 +80,9 @@ async fn of_volume(node: &Node, state: &State, volume: &Volume, request: &Status
 fn only(processes: Vec<Process>, brick: &BrickRef, volume: &str) -> Result<Vec<Process>, Error> {
     let found: Vec<Process> = processes
         .into_iter()
-        .filter(|process| process.kind == ProcessKind::Brick && process.host == brick.host && process.path == brick.path)
+        .filter(|process| {
+            process.kind == ProcessKind::Brick && process.host == brick.host && process.path == brick.path
+        })
         .collect();
     if found.is_empty() {
         return Err(Error::new(ErrorKind::NotFound, format!("No brick {brick} in volume {volume}")));

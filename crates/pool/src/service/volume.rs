@@ -106,7 +106,10 @@ fn clean_path(path: &str) -> Result<String, Error> {
     if !path.starts_with('/') {
         return Err(invalid("is not absolute"));
     }
-    if path.chars().any(|character| character.is_control() || character.is_whitespace() || matches!(character, '"' | '`' | '\\')) {
+    if path
+        .chars()
+        .any(|character| character.is_control() || character.is_whitespace() || matches!(character, '"' | '`' | '\\'))
+    {
         return Err(invalid("contains white space, quotes or control characters"));
     }
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
@@ -260,7 +263,9 @@ async fn settle(node: &Node, volume: &Volume) -> Vec<String> {
     let mut warnings = Vec::new();
     for answered in futures::future::join_all(asked).await {
         match answered {
-            Ok(missing) => warnings.extend(missing.into_iter().map(|name| format!("{name} is not running yet; see its log"))),
+            Ok(missing) => {
+                warnings.extend(missing.into_iter().map(|name| format!("{name} is not running yet; see its log")))
+            }
             Err(error) => warnings.push(error.message),
         }
     }
@@ -412,9 +417,7 @@ fn get_pool_option(state: &State, key: &str) -> Result<Vec<api::OptionValue>, Er
 
 fn option_help() -> BTreeMap<String, String> {
     let documented = options::all().iter().filter(|known| known.documented);
-    documented
-        .filter_map(|known| known.shown().map(|(value, _)| (known.key.to_owned(), value.to_owned())))
-        .collect()
+    documented.filter_map(|known| known.shown().map(|(value, _)| (known.key.to_owned(), value.to_owned()))).collect()
 }
 
 fn get_spec(node: &Node, request: &api::GetSpec) -> Result<String, Error> {

@@ -18,8 +18,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-pub use ports::Ports;
-pub use process::{Running, Spec};
+pub(crate) use ports::Ports;
+pub(crate) use process::{Running, Spec};
 
 use crate::getspec::shared_brick_count;
 use crate::paths::{Paths, replace_file};
@@ -29,14 +29,14 @@ use crate::volgen::{self, Surroundings};
 
 /// Which process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Key {
+pub(crate) enum Key {
     Brick { volume: String, path: String },
     Heald,
 }
 
 /// Where the processes find this daemon, and what they are started from.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     pub paths: Paths,
     pub node: Uuid,
     pub listen: IpAddr,
@@ -56,7 +56,7 @@ struct Entry {
 }
 
 /// The table of processes.
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     settings: Settings,
     ports: Ports,
     portmap: Arc<Portmap>,
@@ -64,13 +64,13 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    pub fn new(settings: Settings, portmap: Arc<Portmap>) -> Arc<Self> {
+    pub(crate) fn new(settings: Settings, portmap: Arc<Portmap>) -> Arc<Self> {
         let ports = Ports::load(settings.paths.ports(), settings.listen);
         Arc::new(Self { settings, ports, portmap, entries: Mutex::new(HashMap::new()) })
     }
 
     /// Follows the configuration until dropped.
-    pub async fn follow(self: Arc<Self>, mut view: watch::Receiver<Arc<View>>) {
+    pub(crate) async fn follow(self: Arc<Self>, mut view: watch::Receiver<Arc<View>>) {
         loop {
             let now = view.borrow_and_update().clone();
             self.reconcile(&now.state);
@@ -81,12 +81,14 @@ impl Supervisor {
     }
 
     /// Starts what is missing, stops what is not wanted, tells the rest when its configuration changed.
-    pub fn reconcile(&self, state: &State) {
+    pub(crate) fn reconcile(&self, state: &State) {
         let wanted = self.wanted(state);
         let mut entries = self.entries.lock();
         let unwanted: Vec<Key> = entries
             .iter()
-            .filter(|(key, entry)| wanted.get(*key).is_none_or(|(spec, _)| *spec != entry.spec) || entry.task.is_finished())
+            .filter(|(key, entry)| {
+                wanted.get(*key).is_none_or(|(spec, _)| *spec != entry.spec) || entry.task.is_finished()
+            })
             .map(|(key, _)| key.clone())
             .collect();
         let mut stopping = HashMap::new();
@@ -142,7 +144,8 @@ impl Supervisor {
         let mut wanted = BTreeMap::new();
         let started = || state.volumes.values().filter(|volume| volume.state == VolumeState::Started);
         for volume in started() {
-            for (index, brick) in volume.bricks.iter().enumerate().filter(|(_, brick)| brick.node == self.settings.node) {
+            for (index, brick) in volume.bricks.iter().enumerate().filter(|(_, brick)| brick.node == self.settings.node)
+            {
                 let around = Surroundings {
                     data_dir: &self.settings.paths.data,
                     shared_brick_count: shared_brick_count(volume, index),
@@ -212,12 +215,12 @@ impl Supervisor {
     }
 
     /// The process as it runs now; `None` when it is not wanted or not up.
-    pub fn running(&self, key: &Key) -> Option<Running> {
+    pub(crate) fn running(&self, key: &Key) -> Option<Running> {
         self.entries.lock().get(key).and_then(|entry| entry.running.borrow().clone())
     }
 
     /// Waits until the processes of a volume are up, at most so long; answers those that are not.
-    pub async fn settle(&self, volume: &str, limit: Duration) -> Vec<String> {
+    pub(crate) async fn settle(&self, volume: &str, limit: Duration) -> Vec<String> {
         let mut missing = Vec::new();
         let deadline = tokio::time::Instant::now() + limit;
         for (name, mut running) in self.bricks_of(volume) {
@@ -231,13 +234,12 @@ impl Supervisor {
 
     fn bricks_of(&self, wanted: &str) -> Vec<(String, watch::Receiver<Option<Running>>)> {
         let entries = self.entries.lock();
-        let of_volume =
-            entries.iter().filter(|(key, _)| matches!(key, Key::Brick { volume, .. } if volume == wanted));
+        let of_volume = entries.iter().filter(|(key, _)| matches!(key, Key::Brick { volume, .. } if volume == wanted));
         of_volume.map(|(_, entry)| (entry.spec.name.clone(), entry.running.clone())).collect()
     }
 
     /// Waits until no process of a volume runs any more, at most so long.
-    pub async fn settle_stopped(&self, volume: &str, paths: &[String], limit: Duration) {
+    pub(crate) async fn settle_stopped(&self, volume: &str, paths: &[String], limit: Duration) {
         let deadline = tokio::time::Instant::now() + limit;
         for path in paths {
             let control = self.settings.paths.brick_control(volume, path);
@@ -248,7 +250,7 @@ impl Supervisor {
     }
 
     /// Ends all processes and waits for that: the node is shut down with its processes (quickstart, tests).
-    pub async fn stop_all(&self) {
+    pub(crate) async fn stop_all(&self) {
         let entries: Vec<Entry> = self.entries.lock().drain().map(|(_, entry)| entry).collect();
         for entry in &entries {
             entry.stop.send_replace(true);
@@ -260,7 +262,7 @@ impl Supervisor {
     }
 
     /// Lets go of all processes without ending them.
-    pub fn abandon(&self) {
+    pub(crate) fn abandon(&self) {
         for (_, entry) in self.entries.lock().drain() {
             entry.task.abort();
         }
@@ -285,9 +287,9 @@ fn command(role: &str, options: &[(&str, String)], volumes: &[String]) -> Vec<St
 }
 
 /// Whether heald works on a volume.
-pub fn heals(volume: &Volume) -> bool {
+pub(crate) fn heals(volume: &Volume) -> bool {
     volume.is_replicate()
-        && volume.option("cluster.self-heal-daemon").is_none_or(|value| {
-            matches!(value.to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true" | "enable")
-        })
+        && volume
+            .option("cluster.self-heal-daemon")
+            .is_none_or(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true" | "enable"))
 }

@@ -13,7 +13,7 @@ const RANGE: std::ops::RangeInclusive<u16> = 49152..=60999;
 
 /// The remembered ports.
 #[derive(Debug)]
-pub struct Ports {
+pub(crate) struct Ports {
     file: PathBuf,
     listen: IpAddr,
     /// By `VOLUME:PATH`.
@@ -22,13 +22,13 @@ pub struct Ports {
 
 impl Ports {
     /// A damaged or missing file only means that ports are drawn anew.
-    pub fn load(file: PathBuf, listen: IpAddr) -> Self {
+    pub(crate) fn load(file: PathBuf, listen: IpAddr) -> Self {
         let known = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         Self { file, listen, known: Mutex::new(known.unwrap_or_default()) }
     }
 
     /// The brick's port; drawn when it has none yet.
-    pub fn port_of(&self, volume: &str, path: &str) -> u16 {
+    pub(crate) fn port_of(&self, volume: &str, path: &str) -> u16 {
         let key = format!("{volume}:{path}");
         let (port, snapshot) = {
             let mut known = self.known.lock();
@@ -44,7 +44,8 @@ impl Ports {
     }
 
     fn save(&self, known: &BTreeMap<String, u16>) {
-        let written = serde_json::to_vec(known).map_err(std::io::Error::other).and_then(|text| replace_file(&self.file, &text));
+        let written =
+            serde_json::to_vec(known).map_err(std::io::Error::other).and_then(|text| replace_file(&self.file, &text));
         if let Err(error) = written {
             tracing::warn!(%error, "the bricks' ports could not be remembered");
         }

@@ -15,7 +15,7 @@ use crate::portmap::{Portmap, Registration};
 
 /// How a process is started and where it is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spec {
+pub(crate) struct Spec {
     /// For people.
     pub name: String,
     pub executable: PathBuf,
@@ -30,7 +30,7 @@ pub struct Spec {
 
 /// A process that answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Running {
+pub(crate) struct Running {
     pub pid: u32,
     pub port: Option<u16>,
 }
