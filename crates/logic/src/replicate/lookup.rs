@@ -10,7 +10,10 @@ use super::{Set, SetExt};
 pub enum Report {
     /// Down when the lookup was sent.
     NotAsked,
-    Found { gfid: Gfid, kind: FileType },
+    Found {
+        gfid: Gfid,
+        kind: FileType,
+    },
     Failed(Errno),
 }
 
@@ -25,7 +28,9 @@ impl Report {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision {
     /// The object exists; any of these children holds it under the same gfid.
-    Found { among: Set },
+    Found {
+        among: Set,
+    },
     Fail(Errno),
 }
 
@@ -45,6 +50,11 @@ pub fn is_contradictory(reports: &SubvolMap<Report>) -> bool {
     });
     let Some(first) = found.next() else { return false };
     missing || found.any(|other| other != first)
+}
+
+/// Whether one name leads to two inodes.
+pub fn is_gfid_mismatch(reports: &SubvolMap<Report>) -> bool {
+    gfids_differ(reports, &reports.map(|_, report| matches!(report, Report::Found { .. })))
 }
 
 /// `parent_readable`: the children whose listing of the parent is not accused, if known; a child outside it may have
@@ -146,6 +156,7 @@ mod tests {
 
     #[test]
     fn two_gfids_under_one_name_are_an_error() {
+        assert!(is_gfid_mismatch(&vec![A, B].into()) && !is_gfid_mismatch(&vec![A, GONE].into()));
         assert_eq!(run(&[A, B], None, Quorum::None), (Err(Errno::EIO), true));
         assert_eq!(run(&[A, B], Some(&[true, true]), Quorum::None), (Err(Errno::EIO), true));
     }

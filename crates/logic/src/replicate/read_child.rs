@@ -73,9 +73,7 @@ pub fn choose(
         HashMode::Gfid | HashMode::GfidAndPid => hashed(super_fast_hash(&gfid.0)),
         HashMode::FewestPending => least(|load| load.reads_pending.into()),
         HashMode::LowestLatency => least(|load| load.latency_us.into()),
-        HashMode::LatencyTimesPending => {
-            least(|load| u64::from(load.latency_us) * (u64::from(load.reads_pending) + 1))
-        }
+        HashMode::LatencyTimesPending => least(|load| u64::from(load.latency_us) * (u64::from(load.reads_pending) + 1)),
     };
     wanted.filter(|child| usable(*child)).or_else(|| readable.ids().find(|id| usable(*id)))
 }
@@ -157,6 +155,16 @@ mod tests {
         assert_eq!(pick(policy, &readable), Some(hashed));
         readable[hashed] = 0;
         assert_eq!(pick(policy, &readable), readable.iter().position(|member| *member == 1));
+    }
+
+    #[test]
+    fn the_hash_is_that_of_libglusterfs() {
+        // Computed with SuperFastHash of Debian's libglusterfs 10.3.
+        assert_eq!(super_fast_hash(&Gfid::ROOT.0), 0xfe51_3317);
+        assert_eq!(super_fast_hash(&std::array::from_fn::<u8, 16, _>(|at| at as u8)), 0x8338_b518);
+        assert_eq!(super_fast_hash(b"hello"), 0xb09d_c87b);
+        assert_eq!(super_fast_hash(b"ab\xff"), 0xc25f_0954);
+        assert_eq!(super_fast_hash(b""), 0);
     }
 
     #[test]

@@ -56,20 +56,22 @@ pub struct Verdict {
 pub fn judge(outcomes: &SubvolMap<Outcome>, terms: &Terms<'_>) -> Verdict {
     let done = outcomes.map(|_, outcome| *outcome == Outcome::Done);
     let verdict = |answer, mark| Verdict { answer, done: done.clone(), mark };
+    let errnos = || {
+        outcomes.iter().filter_map(|(_, outcome)| match outcome {
+            Outcome::Failed(errno) => Some(*errno),
+            _ => None,
+        })
+    };
     if done.none() {
-        let errnos = || {
-            outcomes.iter().filter_map(|(_, outcome)| match outcome {
-                Outcome::Failed(errno) => Some(*errno),
-                _ => None,
-            })
-        };
         let errno = final_errno(errnos());
         let symmetric = errno != Errno::ENOTCONN && errnos().all(|other| other == errno);
         // All said the same no: nothing changed anywhere, so nothing is pending.
         return verdict(Answer::Error(errno), if symmetric { Mark::Clean } else { Mark::StayDirty });
     }
     if !terms.quorum.is_met(&done) {
-        return verdict(Answer::Error(Quorum::ERRNO), Mark::StayDirty);
+        // What the failed children said tells the caller more than the lost quorum (`afr_handle_quorum`); ENOTCONN when
+        // they said nothing.
+        return verdict(Answer::Error(final_errno(errnos())), Mark::StayDirty);
     }
     if let Some(good) = terms.good
         && good.and(&done).none()
@@ -132,8 +134,7 @@ mod tests {
 
     fn run(outcomes: &[Outcome], quorum: Quorum, good: Option<&[u8]>) -> (Answer, Mark) {
         let good = good.map(set);
-        let verdict =
-            judge(&outcomes.to_vec().into(), &Terms { slot: Slot::Data, quorum, good: good.as_ref() });
+        let verdict = judge(&outcomes.to_vec().into(), &Terms { slot: Slot::Data, quorum, good: good.as_ref() });
         (verdict.answer, verdict.mark)
     }
 
@@ -171,6 +172,8 @@ mod tests {
     fn quorum_lost_on_the_way_fails_the_change() {
         let outcomes = [Done, Failed(Errno::ENOTCONN), NotTried];
         assert_eq!(run(&outcomes, Quorum::Auto, None), (Answer::Error(Errno::ENOTCONN), Mark::StayDirty));
+        let full = [Done, Failed(Errno::ENOSPC), Failed(Errno::ENOTCONN)];
+        assert_eq!(run(&full, Quorum::Auto, None), (Answer::Error(Errno::ENOSPC), Mark::StayDirty));
         let outcomes = [Done, Done, NotTried];
         assert_eq!(run(&outcomes, Quorum::Auto, None), (FIRST, Mark::Accuse(set(&[0, 0, 1]))));
     }

@@ -17,6 +17,7 @@ use super::fds::OpenFd;
 use super::gate::Range;
 use super::inode::Inode;
 use super::kept::{Grant, LockKind};
+use super::metadata::Marked;
 
 /// What stands on the bricks under a data lock.
 pub(super) struct Marks {
@@ -28,6 +29,8 @@ pub(super) struct Marks {
     accused: Set,
     /// The outcome of some change is unknown: a heal must clear the mark.
     stay_dirty: bool,
+    /// Why the mark could not be raised somewhere.
+    refused: Option<Errno>,
     /// Changes that a size would not show are not on disk yet, as a count; and how many of them a flush has covered.
     unstable: u64,
     flushed: u64,
@@ -36,7 +39,15 @@ pub(super) struct Marks {
 impl Marks {
     pub(super) fn none(children: usize) -> Self {
         let none = Set::filled(children, false);
-        Self { dirty: none.clone(), failed: none.clone(), accused: none, stay_dirty: false, unstable: 0, flushed: 0 }
+        Self {
+            dirty: none.clone(),
+            failed: none.clone(),
+            accused: none,
+            stay_dirty: false,
+            refused: None,
+            unstable: 0,
+            flushed: 0,
+        }
     }
 }
 
@@ -64,26 +75,18 @@ pub(super) struct Change {
 
 impl Core {
     /// Raises the dirty mark under a lock just taken.
-    pub(super) async fn raise_dirty(&self, inode: &Arc<Inode>, grant: &Grant) -> Result<(), Errno> {
+    pub(super) async fn raise_dirty(&self, inode: &Arc<Inode>, grant: &Grant) -> Outcome<()> {
         let targets = grant.valid(self);
-        let (raised, errno) =
-            self.mark_data(inode, grant, &targets, &self.nobody(), Changelog::in_slot(Slot::Data, 1)).await;
-        if raised.none() {
-            return Err(errno.unwrap_or(Errno::ENOTCONN));
-        }
-        grant.marks.lock().dirty = raised;
-        Ok(())
+        let raised = self.mark_data(inode, grant, &targets, &self.nobody(), Changelog::in_slot(Slot::Data, 1)).await;
+        let mut marks = grant.marks.lock();
+        marks.dirty = raised.done.clone();
+        marks.refused = raised.errno;
+        drop(marks);
+        raised.or_errno()
     }
 
-    /// Adds to the counters of a file at `targets`; who did, and a failure.
-    async fn mark_data(
-        &self,
-        inode: &Inode,
-        grant: &Grant,
-        targets: &Set,
-        accused: &Set,
-        dirty: Changelog,
-    ) -> (Set, Option<Errno>) {
+    /// Adds to the counters of a file at `targets`.
+    async fn mark_data(&self, inode: &Inode, grant: &Grant, targets: &Set, accused: &Set, dirty: Changelog) -> Marked {
         let dict = self.options.keys.xattrop(&verdict::accusations(accused, Slot::Data), dirty);
         let (gfid, ctx) = (inode.gfid, Context::default());
         let replies = self
@@ -91,17 +94,13 @@ impl Core {
             .each(targets, |id| {
                 let (op, dict) = (XattropOp::AddArray, Some(dict.clone()));
                 let request: Request = match grant.fd().and_then(|open| open.peek(id)) {
-                    Some(fd) if self.is_fd_open(grant) => Fxattrop { gfid, fd, op, dict, xdata: None }.into(),
-                    _ => Xattrop { gfid, op, dict, xdata: None }.into(),
+                    Some(fd) => Fxattrop { gfid, fd, op, dict, xdata: None }.into(),
+                    None => Xattrop { gfid, op, dict, xdata: None }.into(),
                 };
                 self.children.get(id).call(&ctx, request)
             })
             .await;
-        let errno = replies.iter().find_map(|(_, reply)| match reply {
-            Some(Err(failure)) => Some(failure.errno),
-            _ => None,
-        });
-        (replies.map(|_, reply| matches!(reply, Some(Ok(_)))), errno)
+        Marked::from(&replies)
     }
 
     /// Flushes what was written, clears the mark, accuses who was lost on the way. Runs before the lock goes.
@@ -128,12 +127,12 @@ impl Core {
             return;
         }
         let minus = Changelog::in_slot(Slot::Data, 1).negated();
-        let (cleared, errno) = self.mark_data(inode, grant, &clear, &lost, minus).await;
+        let cleared = self.mark_data(inode, grant, &clear, &lost, minus).await;
         if !lost.none() {
             inode.distrust_data(&lost);
         }
-        if cleared != clear && !matches!(errno, Some(Errno::ENOENT | Errno::ESTALE)) {
-            tracing::warn!(gfid = %inode.gfid, ?errno, layer = %self.options.name, "a dirty mark stays until a heal");
+        if cleared.done != clear && !matches!(cleared.errno, Some(Errno::ENOENT | Errno::ESTALE)) {
+            tracing::warn!(gfid = %inode.gfid, errno = ?cleared.errno, layer = %self.options.name, "a dirty mark stays until a heal");
         }
     }
 
@@ -143,7 +142,7 @@ impl Core {
         let replies = self
             .children
             .each(targets, |id| {
-                let fd = grant.fd().filter(|_| self.is_fd_open(grant)).and_then(|open| open.peek(id));
+                let fd = grant.fd().and_then(|open| open.peek(id));
                 let xdata = Some(Dict::new().with(keys::BATCH_FSYNC, Value::Uint(1)));
                 let request = Fsync { gfid, fd: fd.unwrap_or(Fd::ANONYMOUS), datasync: 1, xdata };
                 self.children.get(id).call(&ctx, request.into())
@@ -157,28 +156,23 @@ impl Core {
         })
     }
 
-    /// The file by which the lock was taken may have been closed since.
-    fn is_fd_open(&self, grant: &Grant) -> bool {
-        grant.fd().is_some_and(|open| self.fds.contains(open))
-    }
-
     pub(super) async fn change_data(self: &Arc<Self>, ctx: &Context, change: Change) -> Outcome<Reply> {
         self.check_quorum(&self.children.up())?;
         let Change { request, inode, fd, source_fd, range, burst } = change;
         let _order = inode.ranges.enter(range).await;
         let good = self.known(ctx, &inode, fd.as_ref()).await?.readable.data;
         let hold = self.hold_inode(&inode, LockKind::Data, fd.as_ref()).await?;
-        let targets = {
+        let (targets, refused) = {
             let marks = hold.grant.marks.lock();
-            hold.valid().and(&marks.dirty).minus(&marks.failed)
+            (hold.valid().and(&marks.dirty).minus(&marks.failed), hold.grant.refused().or(marks.refused))
         };
-        if targets.none() {
+        if targets.none() || !self.options.quorum.is_met(&targets) {
             hold.give_back();
-            return Err(Errno::ENOTCONN.into());
+            return Err(refused.unwrap_or(Errno::ENOTCONN).into());
         }
-        self.check_quorum(&targets)?;
         if good.and(&targets).none() {
-            return Err(Errno::EIO.into());
+            hold.give_back();
+            return Err(refused.unwrap_or(Errno::EIO).into());
         }
         let unstable_before = hold.grant.marks.lock().unstable;
         let mut replies = self.send_with_fds(ctx, &request, &targets, fd.as_ref(), source_fd.as_ref()).await;
@@ -206,11 +200,12 @@ impl Core {
                     if matches!(burst, Burst::Alone { .. }) { missed.clone() } else { missed.minus(&marks.accused) }
                 };
                 if !to_accuse.none() {
-                    let (recorded, errno) =
+                    let recorded =
                         self.mark_data(&inode, &hold.grant, &verdict.done, &to_accuse, Changelog::CLEAN).await;
-                    if recorded.none() {
+                    if let Err(failure) = recorded.or_errno() {
                         hold.grant.marks.lock().stay_dirty = true;
-                        return Err(errno.unwrap_or(Errno::ENOTCONN).into());
+                        hold.give_back();
+                        return Err(failure);
                     }
                     let accused = if matches!(burst, Burst::Alone { .. }) { self.nobody() } else { missed.clone() };
                     hold.grant.marks.lock().accused = accused;

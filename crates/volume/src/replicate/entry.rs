@@ -77,7 +77,9 @@ impl Core {
         if marked {
             let raise = Changelog::in_slot(Slot::Entry, 1);
             for (parent, xdata) in self.marked_places(plan, keys::XATTROP_ENTRY_CREATE) {
-                targets = self.mark(parent, &targets, &self.nobody(), Slot::Entry, raise, xdata).await;
+                let raised = self.mark(parent, &targets, &self.nobody(), Slot::Entry, raise, xdata).await;
+                targets = raised.done.clone();
+                raised.or_errno()?;
             }
         }
         if targets.none() {
@@ -128,9 +130,7 @@ impl Core {
                 for (parent, xdata) in self.marked_places(plan, keys::XATTROP_ENTRY_CREATE) {
                     self.inodes.get(parent).distrust_data(missed);
                     let recorded = self.mark(parent, &verdict.done, missed, Slot::Entry, lower, xdata).await;
-                    if recorded.none() {
-                        return Err(Errno::ENOTCONN.into());
-                    }
+                    recorded.or_errno()?;
                 }
             }
             Mark::StayDirty => {
@@ -257,7 +257,7 @@ impl Core {
         }
     }
 
-    fn register_create(&self, ctx: &Context, stat: Iatt, flags: u32, fds: &SubvolMap<Option<Fd>>) -> Fd {
+    fn register_create(self: &Arc<Self>, ctx: &Context, stat: Iatt, flags: u32, fds: &SubvolMap<Option<Fd>>) -> Fd {
         self.register_fd(ctx, self.inodes.get(stat.gfid), flags, false, fds)
     }
 }

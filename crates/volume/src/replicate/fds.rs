@@ -1,8 +1,8 @@
 //! Open files and directories of the layer, and where each is open below.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 
 use mortar_logic::replicate::Set;
 use mortar_types::fop::{Open, Opendir, Release, Releasedir};
@@ -19,10 +19,12 @@ pub(super) const O_TRUNC: u32 = 0o1000;
 pub(super) const O_APPEND: u32 = 0o2000;
 pub(super) const O_DSYNC: u32 = 0o10000;
 
+/// The bricks are told to close when the last user is gone: the table, a request under way, or a kept lock that was
+/// taken through it and is given back through it. So no request meets a closed fd.
 pub(super) struct OpenFd {
+    core: Weak<Core>,
     /// Keeps the inode remembered while it is open.
     pub(super) inode: Arc<Inode>,
-    number: Fd,
     pub(super) flags: u32,
     is_dir: bool,
     /// As whom to open on a child that was down.
@@ -100,17 +102,10 @@ pub(super) struct Fds {
     table: Mutex<HashMap<Fd, Arc<OpenFd>>>,
 }
 
-impl Fds {
-    /// Whether it has not been closed yet.
-    pub(super) fn contains(&self, open: &Arc<OpenFd>) -> bool {
-        self.table.lock().get(&open.number).is_some_and(|known| Arc::ptr_eq(known, open))
-    }
-}
-
 impl Core {
     /// Registers what was opened below; `fds` has `None` where it was not.
     pub(super) fn register_fd(
-        &self,
+        self: &Arc<Self>,
         ctx: &Context,
         inode: Arc<Inode>,
         flags: u32,
@@ -120,8 +115,8 @@ impl Core {
         let children = fds.map(|_, fd| fd.map_or(ChildFd::Closed, ChildFd::Open));
         let fd = Fd(self.fds.next.fetch_add(1, Ordering::Relaxed));
         let open = OpenFd {
+            core: Arc::downgrade(self),
             inode,
-            number: fd,
             flags,
             is_dir,
             opener: ctx.clone(),
@@ -140,14 +135,10 @@ impl Core {
         self.fds.table.lock().get(&fd).cloned().map(Some).ok_or_else(|| Errno::EBADF.into())
     }
 
-    /// Closes below in the background: nobody waits for it, as in GlusterFS.
-    pub(super) fn release_fd(self: &Arc<Self>, fd: Fd) {
-        let Some(open) = self.fds.table.lock().remove(&fd) else { return };
-        for child in self.children.ids() {
-            if let Some(fd) = open.peek(child) {
-                self.release_child(child, &open, fd);
-            }
-        }
+    /// Nobody waits for the bricks to close, as in GlusterFS.
+    pub(super) fn release_fd(&self, fd: Fd) {
+        let closed = self.fds.table.lock().remove(&fd);
+        drop(closed);
     }
 
     fn release_child(&self, child: SubvolId, open: &OpenFd, fd: Fd) {
@@ -162,5 +153,16 @@ impl Core {
             // A brick that is gone has closed it by itself.
             drop(fops.call(&ctx, request).await);
         });
+    }
+}
+
+impl Drop for OpenFd {
+    fn drop(&mut self) {
+        let Some(core) = self.core.upgrade() else { return };
+        for child in core.children.ids() {
+            if let Some(fd) = self.peek(child) {
+                core.release_child(child, self, fd);
+            }
+        }
     }
 }

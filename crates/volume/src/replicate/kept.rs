@@ -51,6 +51,8 @@ pub(super) struct Grant {
     /// The epoch in which a child was asked; a later one means that the lock there is lost.
     asked: SubvolMap<Option<u64>>,
     granted: Set,
+    /// Why a child that was asked refused, if one did.
+    refused: Option<Errno>,
     taken_at: Instant,
     /// What stands on the bricks under this lock (data only).
     pub(super) marks: Mutex<Marks>,
@@ -68,6 +70,11 @@ impl Grant {
         let asked_all =
             core.children.ids().all(|id| !core.children.is_up(id) || self.asked[id] == Some(core.children.epoch(id)));
         asked_all && !self.valid(core).none() && self.taken_at.elapsed() < core.options.keep_age_max
+    }
+
+    /// Why the lock may be of no use: what a child said that refused it.
+    pub(super) const fn refused(&self) -> Option<Errno> {
+        self.refused
     }
 
     pub(super) fn fd(&self) -> Option<&Arc<OpenFd>> {
@@ -224,14 +231,15 @@ impl Core {
             None if kind == LockKind::Entry => return Ok(None),
             None => self.wait_lock(&call, &targets).await,
         };
+        let refused = locked.errno;
         let granted = locked.or_errno()?;
         let marks = Mutex::new(Marks::none(self.children.len()));
-        let grant = Grant { call, asked, granted, taken_at: Instant::now(), marks };
+        let grant = Grant { call, asked, granted, refused, taken_at: Instant::now(), marks };
         if kind == LockKind::Data
-            && let Err(errno) = self.raise_dirty(inode, &grant).await
+            && let Err(failure) = self.raise_dirty(inode, &grant).await
         {
             self.unlock(&grant.call, &grant.granted).await;
-            return Err(errno.into());
+            return Err(failure);
         }
         Ok(Some(grant))
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mortar_logic::replicate::lookup::final_errno;
 use mortar_logic::replicate::{Set, SetExt};
 use mortar_types::fop::{Entrylk, EntrylkCmd, EntrylkType, Finodelk, Flock, Inodelk, LockCmd, LockType};
 use mortar_types::{Context, Errno, Gfid, LkOwner, Outcome, Request, SubvolId, SubvolMap};
@@ -95,7 +96,8 @@ impl Core {
             self.unlock(call, &granted).await;
             return None;
         }
-        Some(Locked { granted, errno: errnos.first().copied() })
+        let errno = (!errnos.is_empty()).then(|| final_errno(errnos.into_iter()));
+        Some(Locked { granted, errno })
     }
 
     /// Locks child after child, waiting at each.
@@ -105,7 +107,9 @@ impl Core {
         for id in self.children.ids().filter(|id| targets[*id]) {
             match self.children.get(id).call(&ctx, call.request(self, id, Step::Wait)).await {
                 Ok(_) => locked.granted[id] = true,
-                Err(failure) => locked.errno = Some(failure.errno),
+                Err(failure) => {
+                    locked.errno = Some(final_errno(locked.errno.into_iter().chain([failure.errno])));
+                }
             }
         }
         locked

@@ -10,6 +10,7 @@ use mortar_types::{Context, Dict, Errno, FileType, Gfid, Iatt, Outcome, Reply, R
 
 use super::Core;
 use super::fds::OpenFd;
+use super::gate::Name;
 use super::hints::Hint;
 use super::inode::{Inode, Known};
 
@@ -29,10 +30,20 @@ impl Core {
         let generation = self.children.generation();
         self.ask(request.xdata.get_or_insert_default(), named);
         let wire = Request::from(request.clone());
-        let replies = self.children.broadcast(ctx, &up, &wire).await;
-        let mut replies: Replies = typed(replies);
-        let reports = replies.map(|_, reply| report(reply.as_ref()));
         let parent = named.then(|| self.inodes.get(request.parent));
+        let mut replies: Replies = typed(self.children.broadcast(ctx, &up, &wire).await);
+        let mut reports = replies.map(|_, reply| report(reply.as_ref()));
+        if let Some(parent) = &parent
+            && rules::is_contradictory(&reports)
+        {
+            // Perhaps just a change on its way: look again when none of ours, and where one of another client's shows
+            // or the name leads to two inodes, none at all is under way.
+            let _order = parent.names.enter(Name::One(request.name.clone())).await;
+            let locked = rules::is_gfid_mismatch(&reports) || is_any_entry_locked(&replies);
+            let _lock = if locked { self.hold_name(parent, Some(request.name.clone())).await.ok() } else { None };
+            replies = typed(self.children.broadcast(ctx, &up, &wire).await);
+            reports = replies.map(|_, reply| report(reply.as_ref()));
+        }
         let parent_readable = match &parent {
             Some(parent) if rules::is_contradictory(&reports) => {
                 Some(self.known(ctx, parent, None).await?.readable.data)
@@ -41,8 +52,7 @@ impl Core {
             None => None,
         };
         // A kept lock of our own is no change under way.
-        let entry_locked = parent.as_ref().is_none_or(|parent| parent.entry.is_free())
-            && replies.iter().any(|(_, reply)| is_entry_locked(reply.as_ref()));
+        let entry_locked = parent.as_ref().is_none_or(|parent| parent.entry.is_free()) && is_any_entry_locked(&replies);
         let judged = rules::judge(&reports, parent_readable.as_ref(), self.options.quorum, entry_locked);
         if judged.suspect {
             self.suspect(request.gfid, request.parent, &request.name);
@@ -65,7 +75,12 @@ impl Core {
             self.hints.note(request.parent, &request.name, Hint { gfid, kind });
         }
         let no_good_copy = known.readable.both().and(&among).none();
-        self.inodes.get(gfid).learn(known);
+        if judged.suspect {
+            // Perhaps only until another client's change has reached all: not to be remembered.
+            self.inodes.get(gfid).forget();
+        } else {
+            self.inodes.get(gfid).learn(known);
+        }
         let postparent = parent_readable
             .and_then(|readable| self.choose(&readable, request.parent, ctx, FileType::Directory))
             .and_then(|id| replies[id].as_ref()?.as_ref().ok().map(|reply| reply.postparent));
@@ -129,7 +144,9 @@ impl Core {
             return Err(failure_with(replies, errno));
         };
         let known = self.interpret(&replies, &among, generation, gfid, kind, Gfid::NULL, &bytes::Bytes::new());
-        inode.learn(known.clone());
+        if among == up {
+            inode.learn(known.clone());
+        }
         Ok(known)
     }
 
@@ -200,6 +217,10 @@ fn report(reply: Option<&Outcome<LookupReply>>) -> rules::Report {
             .file_type()
             .map_or(rules::Report::Failed(Errno::EIO), |kind| rules::Report::Found { gfid: reply.stat.gfid, kind }),
     }
+}
+
+fn is_any_entry_locked(replies: &Replies) -> bool {
+    replies.iter().any(|(_, reply)| is_entry_locked(reply.as_ref()))
 }
 
 fn is_entry_locked(reply: Option<&Outcome<LookupReply>>) -> bool {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mortar_logic::replicate::changelog::{Changelog, Slot};
+use mortar_logic::replicate::lookup::final_errno;
 use mortar_logic::replicate::verdict::{self, Mark, Terms};
 use mortar_logic::replicate::{Set, SetExt};
 use mortar_types::fop::{Xattrop, XattropOp};
@@ -31,16 +32,18 @@ impl Core {
         }
         let hold = self.hold_inode(&inode, LockKind::Metadata, fd.as_ref()).await?;
         let mut targets = hold.valid();
+        let mut refused = hold.grant.refused();
         let marked = !self.options.optimistic_change_log || !targets.all();
         if marked {
             let raise = Changelog::in_slot(Slot::Metadata, 1);
-            targets = self.mark(inode.gfid, &targets, &self.nobody(), Slot::Metadata, raise, None).await;
+            let raised = self.mark(inode.gfid, &targets, &self.nobody(), Slot::Metadata, raise, None).await;
+            targets = raised.done;
+            refused = refused.or(raised.errno);
         }
-        if targets.none() {
+        if targets.none() || !self.options.quorum.is_met(&targets) {
             hold.give_back();
-            return Err(Errno::ENOTCONN.into());
+            return Err(refused.unwrap_or(Errno::ENOTCONN).into());
         }
-        self.check_quorum(&targets)?;
         let replies = self.send_with_fds(ctx, &request, &targets, fd.as_ref(), None).await;
         let terms = Terms { slot: Slot::Metadata, quorum: self.options.quorum, good: Some(&readable.metadata) };
         let verdict = verdict::judge(&outcomes(&replies), &terms);
@@ -54,9 +57,7 @@ impl Core {
                 inode.distrust_metadata(missed);
                 let recorded = self.mark(inode.gfid, &verdict.done, missed, Slot::Metadata, lower, None).await;
                 hold.give_back();
-                if recorded.none() {
-                    return Err(Errno::ENOTCONN.into());
-                }
+                recorded.or_errno()?;
             }
             Mark::StayDirty => {
                 inode.forget();
@@ -75,7 +76,7 @@ impl Core {
         slot: Slot,
         dirty: Changelog,
         xdata: Option<Dict>,
-    ) -> Set {
+    ) -> Marked {
         self.mark_with(gfid, targets, &verdict::accusations(accused, slot), dirty, xdata).await
     }
 
@@ -86,10 +87,32 @@ impl Core {
         pending: &SubvolMap<Changelog>,
         dirty: Changelog,
         xdata: Option<Dict>,
-    ) -> Set {
+    ) -> Marked {
         let dict = Some(self.options.keys.xattrop(pending, dirty));
         let request: Request = Xattrop { gfid, op: XattropOp::AddArray, dict, xdata }.into();
         let replies = self.children.broadcast(&Context::default(), targets, &request).await;
-        replies.map(|_, reply| matches!(reply, Some(Ok(_))))
+        Marked::from(&replies)
+    }
+}
+
+/// What a round of xattrops came to.
+pub(super) struct Marked {
+    /// Who has the mark.
+    pub(super) done: Set,
+    /// Why others have not: what says most.
+    pub(super) errno: Option<Errno>,
+}
+
+impl Marked {
+    pub(super) fn from(replies: &SubvolMap<Option<Outcome<Reply>>>) -> Self {
+        let done = replies.map(|_, reply| matches!(reply, Some(Ok(_))));
+        let mut errnos = replies.iter().filter_map(|(_, reply)| reply.as_ref()?.as_ref().err()).peekable();
+        let errno = errnos.peek().is_some().then(|| final_errno(errnos.map(|failure| failure.errno)));
+        Self { done, errno }
+    }
+
+    /// A mark that nobody has is no mark.
+    pub(super) fn or_errno(self) -> Outcome<()> {
+        if self.done.none() { Err(self.errno.unwrap_or(Errno::ENOTCONN).into()) } else { Ok(()) }
     }
 }

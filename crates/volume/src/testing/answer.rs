@@ -18,6 +18,11 @@ const METADATA_START: u64 = i64::MAX as u64 - 1;
 
 impl State {
     pub(super) fn perform(&mut self, brick: &str, owner: Owner, request: Request) -> (Step, Notices) {
+        if let Some(victim) = self.victim(&request)
+            && let Some((released, notices)) = self.locks.park_removal(victim, &owner)
+        {
+            return (Step::Park(released, request), notices);
+        }
         match request {
             Request::Inodelk(r) => self.inodelk(r.gfid, owner, r.cmd, r.kind, r.flock, &r.domain),
             Request::Finodelk(r) => self.inodelk(r.gfid, owner, r.cmd, r.kind, r.flock, &r.domain),
@@ -37,9 +42,6 @@ impl State {
         flock: Flock,
         domain: &Bytes,
     ) -> (Step, Notices) {
-        if let Err(errno) = self.store.get(gfid) {
-            return (Step::Done(Err(errno.into())), Vec::new());
-        }
         if owner.1.is_empty() {
             return (Step::Done(Err(Errno::EINVAL.into())), Vec::new());
         }
@@ -53,6 +55,9 @@ impl State {
         if kind == LockType::Unlock {
             let (result, notices) = self.locks.unlock(&space, &owner, &claim);
             return (Step::Done(result.map(|()| ack()).map_err(Into::into)), notices);
+        }
+        if let Err(errno) = self.store.get(gfid) {
+            return (Step::Done(Err(errno.into())), Vec::new());
         }
         let (asked, notices) = self.locks.ask(&space, &owner, claim, cmd == LockCmd::SetWait);
         (asked.into_step(ack()), notices)
@@ -79,14 +84,7 @@ impl State {
         (asked.into_step(ack()), notices)
     }
 
-    fn posix_lk(
-        &mut self,
-        gfid: Gfid,
-        owner: Owner,
-        cmd: LockCmd,
-        kind: LockType,
-        flock: Flock,
-    ) -> (Step, Notices) {
+    fn posix_lk(&mut self, gfid: Gfid, owner: Owner, cmd: LockCmd, kind: LockType, flock: Flock) -> (Step, Notices) {
         let space = Space::Posix(gfid);
         let claim = range(&flock, kind);
         let reply = |flock: Flock| LkReply { flock, xdata: None };
@@ -101,6 +99,16 @@ impl State {
         }
         let (asked, _) = self.locks.ask(&space, &owner, claim, cmd == LockCmd::SetWait);
         (asked.into_step(reply(flock)), Vec::new())
+    }
+
+    /// The inode that loses a name.
+    fn victim(&mut self, request: &Request) -> Option<Gfid> {
+        match request {
+            Request::Unlink(r) => self.store.child(r.parent, &r.name).ok(),
+            Request::Rmdir(r) => self.store.child(r.parent, &r.name).ok(),
+            Request::Rename(r) => self.store.child(r.new_parent, &r.new_name).ok(),
+            _ => None,
+        }
     }
 
     fn simple(&mut self, brick: &str, request: Request) -> Result<Reply, Errno> {
@@ -125,7 +133,9 @@ impl State {
                 let preparent = self.store.dir(r.parent)?.iatt();
                 let gfid = match self.store.child(r.parent, &r.name) {
                     Ok(gfid) => gfid,
-                    Err(_) => self.new_node(r.parent, &r.name, FileType::Regular.mode_bits() | r.mode, xdata, |_| ())?,
+                    Err(_) => {
+                        self.new_node(r.parent, &r.name, FileType::Regular.mode_bits() | r.mode, xdata, |_| ())?
+                    }
                 };
                 let fd = Fd(self.store.open(gfid)?);
                 let stat = self.store.get(gfid)?.iatt();
@@ -135,11 +145,8 @@ impl State {
                 self.entry(r.parent, &r.name, FileType::Directory.mode_bits() | r.mode, xdata, |_| ())?
             }
             Request::Mknod(r) => {
-                let mode = if FileType::from_mode(r.mode).is_some() {
-                    r.mode
-                } else {
-                    FileType::Regular.mode_bits() | r.mode
-                };
+                let mode =
+                    if FileType::from_mode(r.mode).is_some() { r.mode } else { FileType::Regular.mode_bits() | r.mode };
                 self.entry(r.parent, &r.name, mode, xdata, |node| node.rdev = r.dev)?
             }
             Request::Symlink(r) => {
@@ -315,9 +322,7 @@ impl State {
         if let Some(domain) = xdata.get_bytes(keys::INODELK_DOM_COUNT) {
             return Some(Dict::new().with(keys::INODELK_COUNT, Value::Int(count(Some(domain)))));
         }
-        xdata
-            .contains(keys::INODELK_COUNT)
-            .then(|| Dict::new().with(keys::INODELK_COUNT, Value::Int(count(None))))
+        xdata.contains(keys::INODELK_COUNT).then(|| Dict::new().with(keys::INODELK_COUNT, Value::Int(count(None))))
     }
 
     fn new_node(
@@ -400,13 +405,7 @@ impl State {
         Ok(DictReply { len: dict.len() as u32, dict: Some(dict), xdata: None }.into())
     }
 
-    fn xattrop(
-        &mut self,
-        gfid: Gfid,
-        op: XattropOp,
-        dict: Option<Dict>,
-        xdata: Option<&Dict>,
-    ) -> Result<Reply, Errno> {
+    fn xattrop(&mut self, gfid: Gfid, op: XattropOp, dict: Option<Dict>, xdata: Option<&Dict>) -> Result<Reply, Errno> {
         if op != XattropOp::AddArray {
             return Err(Errno::EOPNOTSUPP);
         }

@@ -20,6 +20,8 @@ pub(super) enum Step {
     Done(Outcome<Reply>),
     /// Answered with this once the lock is granted.
     Wait(tokio::sync::oneshot::Receiver<()>, Reply),
+    /// To be tried again after this.
+    Park(tokio::sync::oneshot::Receiver<()>, Request),
 }
 
 impl Connection {
@@ -73,14 +75,25 @@ impl Fops for Connection {
             }
             Fault::None | Fault::DieAfter => {}
         }
-        let (step, notices) = {
-            let mut state = self.brick.state.lock();
-            if !state.up {
-                return Err(Errno::ENOTCONN.into());
+        let mut request = call.request;
+        let step = loop {
+            let (step, notices) = {
+                let mut state = self.brick.state.lock();
+                if !state.up {
+                    return Err(Errno::ENOTCONN.into());
+                }
+                state.perform(&self.brick.name, (self.client, ctx.lk_owner.clone()), request)
+            };
+            self.deliver(notices);
+            match step {
+                Step::Park(released, again) => {
+                    // A brick that goes down drops the sender: the next round says so.
+                    drop(released.await);
+                    request = again;
+                }
+                step => break step,
             }
-            state.perform(&self.brick.name, (self.client, ctx.lk_owner.clone()), call.request)
         };
-        self.deliver(notices);
         if fault == Fault::DieAfter {
             self.brick.set_up(false);
             return Err(Errno::ENOTCONN.into());
@@ -99,6 +112,7 @@ impl Fops for Connection {
                 Ok(()) => Ok(reply),
                 Err(_) => Err(Errno::ENOTCONN.into()),
             },
+            Step::Park(..) => unreachable!("left the loop only with another step"),
         }
     }
 

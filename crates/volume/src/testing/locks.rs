@@ -22,7 +22,12 @@ pub(super) enum Space {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Claim {
     /// Inclusive bytes.
-    Range { start: u64, end: u64, write: bool, flock: Flock },
+    Range {
+        start: u64,
+        end: u64,
+        write: bool,
+        flock: Flock,
+    },
     Name(Option<Bytes>),
 }
 
@@ -72,6 +77,8 @@ struct Queue {
 #[derive(Default)]
 pub(super) struct Locks {
     spaces: HashMap<Space, Queue>,
+    /// Removals that wait until no other client holds a lock of the inode.
+    parked: HashMap<Gfid, Vec<oneshot::Sender<()>>>,
 }
 
 /// Whom to tell that somebody waits.
@@ -103,6 +110,43 @@ impl Locks {
         (Asked::Wait(waiting), notices)
     }
 
+    /// The removal barrier (`locks/common.c` pl_inode_remove_*): a removal waits for other clients' inode locks, whose
+    /// holders are told. `None` when it may go on.
+    pub(super) fn park_removal(&mut self, gfid: Gfid, owner: &Owner) -> Option<(oneshot::Receiver<()>, Notices)> {
+        let mut notices = Vec::new();
+        let mut held = false;
+        for (space, queue) in &mut self.spaces {
+            let Space::Inode(at, _) = space else { continue };
+            if *at == gfid && queue.granted.iter().any(|lock| lock.owner.0 != owner.0) {
+                held = true;
+                let flock = Flock {
+                    kind: mortar_types::fop::LockType::Write,
+                    whence: 0,
+                    start: 0,
+                    len: 0,
+                    pid: 0,
+                    owner: owner.1.clone(),
+                };
+                let all = Claim::Range { start: 0, end: u64::MAX, write: true, flock };
+                notices.extend(queue.notices(space, owner, &all));
+            }
+        }
+        held.then(|| {
+            let (released, waiting) = oneshot::channel();
+            self.parked.entry(gfid).or_default().push(released);
+            (waiting, notices)
+        })
+    }
+
+    fn wake_removals(&mut self, space: &Space) {
+        if let Space::Inode(gfid, _) = space {
+            for released in self.parked.remove(gfid).unwrap_or_default() {
+                // Whoever gave up waiting needs no news.
+                let _gave_up = released.send(());
+            }
+        }
+    }
+
     pub(super) fn unlock(&mut self, space: &Space, owner: &Owner, claim: &Claim) -> (Result<(), Errno>, Notices) {
         let Some(queue) = self.spaces.get_mut(space) else { return (Err(Errno::EINVAL), Vec::new()) };
         let at = queue.granted.iter().position(|lock| lock.owner == *owner && lock.claim.same_range(claim));
@@ -112,6 +156,7 @@ impl Locks {
         if queue.granted.is_empty() && queue.waiting.is_empty() {
             self.spaces.remove(space);
         }
+        self.wake_removals(space);
         (Ok(()), notices)
     }
 

@@ -149,10 +149,8 @@ impl Brick {
     /// A 12-byte counter value in hex words as `getfattr -e hex` users write them; `None` when the key is not there.
     pub fn counter(&self, path: &[&str], key: &str) -> Option<String> {
         let value = self.at(path)?.xattrs.get(key)?.clone();
-        let words: Vec<String> = value
-            .chunks(4)
-            .map(|word| word.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-            .collect();
+        let words: Vec<String> =
+            value.chunks(4).map(|word| word.iter().map(|byte| format!("{byte:02x}")).collect::<String>()).collect();
         Some(words.join(" "))
     }
 

@@ -178,11 +178,7 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn rename(
-        &mut self,
-        old: (Gfid, &Bytes),
-        new: (Gfid, &Bytes),
-    ) -> Result<Gfid, Errno> {
+    pub(super) fn rename(&mut self, old: (Gfid, &Bytes), new: (Gfid, &Bytes)) -> Result<Gfid, Errno> {
         let gfid = self.child(old.0, old.1)?;
         let target = match self.child(new.0, new.1) {
             Ok(target) => Some(target),

@@ -157,9 +157,8 @@ async fn a_failed_fsync_accuses_its_child() {
     let file = client.file("a").await;
     client.write(file, 0, "one").await.unwrap();
     client.layer.quiesce().await;
-    volume.bricks[1].set_plan(|call| {
-        if call.request.kind() == FopKind::Fsync { Fault::Fail(Errno::EIO) } else { Fault::None }
-    });
+    volume.bricks[1]
+        .set_plan(|call| if call.request.kind() == FopKind::Fsync { Fault::Fail(Errno::EIO) } else { Fault::None });
     client.fsync(file).await.unwrap();
     assert_eq!(pending(&volume, &["a"]), "00000001 00000000 00000000");
 }
@@ -262,9 +261,11 @@ async fn quorum_lost_in_a_create_leaves_the_dirty_mark() {
     let volume = Volume::new(3);
     let client = volume.client();
     for brick in &volume.bricks[1..] {
-        brick.set_plan(|call| if call.request.kind() == FopKind::Create { Fault::Fail(Errno::ENOSPC) } else { Fault::None });
+        brick.set_plan(
+            |call| if call.request.kind() == FopKind::Create { Fault::Fail(Errno::ENOSPC) } else { Fault::None },
+        );
     }
-    assert_eq!(client.create(Gfid::ROOT, "a").await.unwrap_err().errno, Errno::ENOTCONN);
+    assert_eq!(client.create(Gfid::ROOT, "a").await.unwrap_err().errno, Errno::ENOSPC);
     assert_eq!(volume.counters(0, &[], "trusted.afr.dirty"), "00000000 00000000 00000001");
 }
 
