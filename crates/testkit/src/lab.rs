@@ -49,6 +49,9 @@ impl Options {
     }
 }
 
+/// How long [`Host::run`] lets a line run.
+pub const LINE_SECONDS_MAX: &str = "300";
+
 /// The names that the binary answers to.
 const NAMES: [&str; 11] = [
     "mortar",
@@ -278,9 +281,12 @@ impl Host {
         command
     }
 
-    /// Runs a line as an admin types it.
+    /// Runs a line as an admin types it. After [`LINE_SECONDS_MAX`] it is killed, with exit code 124 or 137: a command on
+    /// a mount that hangs must not hang the test.
     pub fn run(&self, line: &str) -> Result<Output> {
-        self.command("bash").args(["-c", line]).stdin(Stdio::null()).output().with_context(|| line.to_owned())
+        let mut command = self.command("timeout");
+        command.args(["-k", "5", LINE_SECONDS_MAX, "bash", "-c", line]);
+        command.stdin(Stdio::null()).output().with_context(|| line.to_owned())
     }
 
     /// Runs a line that must succeed; its standard output.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use mortar_testkit::lab::{Host, Lab, Options};
 use mortar_testkit::needs::{self, Need};
 use mortar_testkit::{tree, wait};
@@ -74,12 +75,12 @@ fn is_server(host: &str) -> bool {
 
 /// A lab of `servers` servers and the client `kolab`, every daemon started.
 pub fn lab(servers: usize) -> Result<Lab> {
-    lab_of(Options::howto(servers, Some(binary())), Systems::OURS)
+    lab_of(Options::howto(servers, Some(binary())), |_| System::Mortar)
 }
 
-/// The lab that `options` describe, on which `systems` run, every daemon started.
-pub fn lab_of(options: Options, systems: Systems) -> Result<Lab> {
-    let lab = Lab::start(&options.without_binary_on(|host| systems.of(host) == System::Glusterfs))?;
+/// The lab that `options` describe, every daemon started; `system_of` says what each host runs.
+pub fn lab_of(options: Options, system_of: impl Fn(&str) -> System) -> Result<Lab> {
+    let lab = Lab::start(&options.without_binary_on(|host| system_of(host) == System::Glusterfs))?;
     for host in lab.hosts().filter(|host| is_server(host.name())) {
         start_daemon(host)?;
     }
@@ -101,16 +102,16 @@ pub fn imap0() -> Result<Lab> {
 
 /// The lab with volume `imap0` created and started on `gfs1` and `gfs2`, on which `systems` run.
 pub fn imap0_of(systems: Systems) -> Result<Lab> {
-    let lab = lab_of(Options::howto(2, Some(binary())), systems)?;
-    create_imap0(&lab, systems)?;
+    let lab = lab_of(Options::howto(2, Some(binary())), |host| systems.of(host))?;
+    create_imap0(&lab, systems.servers)?;
     Ok(lab)
 }
 
 /// Probes `gfs2`, creates and starts `imap0`.
-pub fn create_imap0(lab: &Lab, systems: Systems) -> Result<()> {
+pub fn create_imap0(lab: &Lab, servers: System) -> Result<()> {
     let gfs1 = lab.host("gfs1");
     gfs1.ok("gluster peer probe gfs2")?;
-    if systems.servers == System::Glusterfs {
+    if servers == System::Glusterfs {
         // Real glusterd answers before its handshakes are through, and a create that fails leaves its mark on the bricks.
         peer_is(lab, "gfs1", "Peer in Cluster (Connected)")?;
         peer_is(lab, "gfs2", "Peer in Cluster (Connected)")?;
@@ -139,7 +140,7 @@ pub fn mount_spool(lab: &Lab) -> Result<()> {
     kolab.ok("mount -a -t glusterfs").map(drop).map_err(|error| error.context(logs(kolab)))
 }
 
-/// Mounts `imap0` at `/mnt` of another host.
+/// Mounts `imap0` by the `mount` command at `place`, which is made.
 pub fn mount_at(lab: &Lab, host: &str, place: &str) -> Result<()> {
     let host = lab.host(host);
     host.ok(&format!("mkdir -p {place} && mount -t glusterfs gfs1:/imap0 {place}"))
@@ -219,6 +220,27 @@ fn changelogs_left(lab: &Lab, host: &str) -> Result<Vec<String>> {
         }
     }
     Ok(left)
+}
+
+/// Runs `work` in a thread of its own, for at most `limit`: work on a mount that hangs would hang the test with it.
+pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || sender.send(work()));
+    receiver.recv_timeout(limit).with_context(|| format!("not done after {limit:?}"))?
+}
+
+/// Runs several at once, each at most for `limit`.
+pub fn at_once<T: Send + 'static>(
+    limit: Duration,
+    works: Vec<Box<dyn FnOnce() -> Result<T> + Send>>,
+) -> Result<Vec<T>> {
+    let (sender, receiver) = mpsc::channel();
+    let count = works.len();
+    for work in works {
+        let sender = sender.clone();
+        std::thread::spawn(move || sender.send(work()));
+    }
+    (0..count).map(|_| receiver.recv_timeout(limit).with_context(|| format!("not done after {limit:?}"))?).collect()
 }
 
 /// The brick as seen from outside of the host's mount namespace.

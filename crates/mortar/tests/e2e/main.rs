@@ -4,6 +4,10 @@
 
 mod cluster;
 mod howto;
+mod interop;
+mod kill_rounds;
+mod ledger;
 mod mail;
 mod outage;
 mod script;
+mod stress;
