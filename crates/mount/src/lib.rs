@@ -6,14 +6,20 @@
 
 pub mod attr;
 pub mod bridge;
+pub mod glusterfs_args;
 pub mod groups;
 pub mod handles;
+pub mod helper;
 pub mod invalidate;
 pub mod kernel;
 pub mod locks;
 pub mod mountpoint;
 pub mod nodes;
 pub mod options;
+pub mod run;
 pub mod running;
 pub mod session;
 pub mod source;
+
+pub use options::Options;
+pub use run::run;

@@ -6,6 +6,7 @@
 
 pub mod at;
 pub mod brick_path;
+pub mod daemon;
 pub mod dirents;
 pub mod file;
 pub mod loc;
