@@ -152,3 +152,107 @@ pub(crate) fn reserve_for_read(buffer: &mut BytesMut, decoder: &record::Decoder)
         buffer.reserve(READ_BYTES);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream as StdStream;
+
+    use mortar_wire::record::Decoder;
+
+    use super::*;
+    use crate::socket::Stream;
+
+    fn pair() -> (WriteHalf, StdStream) {
+        let (ours, theirs) = StdStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let (read, write) = Stream::Unix(tokio::net::UnixStream::from_std(ours).unwrap()).into_split();
+        // Dropping it would not close the socket; the other half lives on.
+        drop(read);
+        (write, theirs)
+    }
+
+    fn start(out: &mut BytesMut) -> Result<(), TooLong> {
+        out.put_u32(0xabcd);
+        Ok(())
+    }
+
+    fn push(outbox: &mut Outbox, head: usize, payload: usize) {
+        let payload = Some(Bytes::from(vec![2; payload])).filter(|bytes| !bytes.is_empty());
+        outbox.push(start, BytesMut::from(&vec![1; head][..]), payload).unwrap();
+    }
+
+    #[tokio::test]
+    async fn small_records_leave_as_one_piece_of_bytes() {
+        let (socket, mut peer) = pair();
+        let mut outbox = Outbox::default();
+        push(&mut outbox, 3, 2);
+        push(&mut outbox, 0, 0);
+        socket.poll_until_writable().await;
+        assert_eq!(outbox.flush(&socket).unwrap(), Flush::Done);
+        let mut bytes = [0; 64];
+        let read = peer.read(&mut bytes).unwrap();
+        assert_eq!(&bytes[..read], b"\x80\0\0\x09\0\0\xab\xcd\x01\x01\x01\x02\x02\x80\0\0\x04\0\0\xab\xcd");
+    }
+
+    #[tokio::test]
+    async fn what_a_slow_peer_gets_is_whole_and_in_order() {
+        let (socket, mut peer) = pair();
+        let mut outbox = Outbox::default();
+        let sizes = [(10, 0), (20, 300_000), (9000, 9000), (1, 1), (5, 1_000_000), (7, 0)];
+        for (head, payload) in sizes {
+            push(&mut outbox, head, payload);
+        }
+        let (mut received, mut piece, mut blocked) = (BytesMut::new(), vec![0; 4096], 0);
+        socket.poll_until_writable().await;
+        while outbox.flush(&socket).unwrap() == Flush::Blocked {
+            blocked += 1;
+            while let Ok(read) = peer.read(&mut piece) {
+                received.extend_from_slice(&piece[..read]);
+            }
+            socket.poll_until_writable().await;
+        }
+        while let Ok(read) = peer.read(&mut piece) {
+            received.extend_from_slice(&piece[..read]);
+        }
+        assert!(blocked > 1);
+        let mut decoder = Decoder::default();
+        for (head, payload) in sizes {
+            let record = decoder.decode(&mut received).unwrap().unwrap();
+            let expected = [&0xabcd_u32.to_be_bytes()[..], &vec![1; head], &vec![2; payload]].concat();
+            assert!(record == expected, "a record of {head} and {payload} bytes");
+        }
+        assert_eq!((received.len(), outbox.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_record_that_is_refused_leaves_nothing_behind() {
+        let mut outbox = Outbox::default();
+        push(&mut outbox, 4, 0);
+        let before = outbox.bytes();
+        let refused = outbox.push(
+            |out| {
+                out.put_u32(1);
+                Err(TooLong)
+            },
+            BytesMut::new(),
+            None,
+        );
+        assert_eq!((refused, outbox.bytes()), (Err(TooLong), before));
+    }
+
+    #[test]
+    fn a_length_field_alone_reserves_little() {
+        let mut buffer = BytesMut::new();
+        buffer.put_u32(1 << 31 | 30 << 20);
+        reserve_for_read(&mut buffer, &Decoder::default());
+        assert!(buffer.capacity() <= 8 * READ_BYTES);
+    }
+
+    impl WriteHalf {
+        async fn poll_until_writable(&self) {
+            std::future::poll_fn(|cx| self.poll_writable(cx)).await.unwrap();
+        }
+    }
+}

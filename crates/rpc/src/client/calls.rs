@@ -49,23 +49,24 @@ impl CallError {
 
 pub(super) type Outcome = Result<Bytes, CallError>;
 
-enum Waiter {
+/// Who waits for a reply. Woken only after the table's lock is given back, or it would run into it.
+pub(super) enum Waiter {
     Caller(oneshot::Sender<Outcome>),
     Ping,
+}
+
+impl Waiter {
+    pub(super) fn answer(self, outcome: Outcome) {
+        if let Self::Caller(sender) = self {
+            // The caller may have given up; then nobody is interested.
+            let _ = sender.send(outcome);
+        }
+    }
 }
 
 struct Call {
     waiter: Waiter,
     sent: Instant,
-}
-
-/// What became of a reply.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Resolved {
-    Delivered,
-    Pong,
-    /// The caller no longer waits.
-    Unknown,
 }
 
 #[derive(Default)]
@@ -112,45 +113,27 @@ impl Calls {
         }
     }
 
-    pub(super) fn forget(&mut self, xid: u32) {
-        if let Some(call) = self.waiting.remove(&xid) {
-            self.callers -= usize::from(matches!(call.waiter, Waiter::Caller(_)));
-        }
+    /// Takes a call off the table: its reply has come, or its caller has gone.
+    pub(super) fn take(&mut self, xid: u32) -> Option<Waiter> {
+        let call = self.waiting.remove(&xid)?;
+        self.callers -= usize::from(matches!(call.waiter, Waiter::Caller(_)));
+        Some(call.waiter)
     }
 
-    pub(super) fn resolve(&mut self, xid: u32, outcome: Outcome) -> Resolved {
-        match self.waiting.remove(&xid).map(|call| call.waiter) {
-            Some(Waiter::Caller(sender)) => {
-                self.callers -= 1;
-                match sender.send(outcome) {
-                    Ok(()) => Resolved::Delivered,
-                    Err(_) => Resolved::Unknown,
-                }
-            }
-            Some(Waiter::Ping) => Resolved::Pong,
-            None => Resolved::Unknown,
-        }
-    }
-
-    /// Fails the calls sent longer than `age` ago.
-    pub(super) fn expire(&mut self, now: Instant, age: Duration) {
+    /// Takes the calls sent at least `age` ago.
+    pub(super) fn take_expired(&mut self, now: Instant, age: Duration) -> Vec<Waiter> {
         let late = |call: &Call| now.saturating_duration_since(call.sent) >= age;
         let expired: Vec<u32> = self.waiting.iter().filter(|(_, call)| late(call)).map(|(xid, _)| *xid).collect();
-        for xid in expired {
-            self.resolve(xid, Err(CallError::Timeout));
-        }
+        expired.into_iter().filter_map(|xid| self.take(xid)).collect()
     }
 
-    /// Fails everything that waits and all calls to come. `false` when it was closed already.
-    pub(super) fn close(&mut self) -> bool {
-        for (_, call) in self.waiting.drain() {
-            if let Waiter::Caller(sender) = call.waiter {
-                // The caller may have given up.
-                let _ = sender.send(Err(CallError::Disconnected));
-            }
+    /// Refuses all calls to come and takes those that wait; `None` when it was closed already.
+    pub(super) fn close(&mut self) -> Option<Vec<Waiter>> {
+        if std::mem::replace(&mut self.closed, true) {
+            return None;
         }
         self.callers = 0;
-        !std::mem::replace(&mut self.closed, true)
+        Some(self.waiting.drain().map(|(_, call)| call.waiter).collect())
     }
 
     pub(super) const fn is_closed(&self) -> bool {
@@ -168,21 +151,20 @@ mod tests {
         let (first, mut first_reply) = calls.add_caller(now).unwrap();
         let (second, mut second_reply) = calls.add_caller(now).unwrap();
         assert_eq!((first, second, calls.callers()), (2, 3, 2));
-        assert_eq!(calls.resolve(second, Ok(Bytes::from_static(b"b"))), Resolved::Delivered);
-        assert_eq!(calls.resolve(first, Ok(Bytes::from_static(b"a"))), Resolved::Delivered);
-        assert_eq!(calls.resolve(first, Ok(Bytes::new())), Resolved::Unknown);
+        calls.take(second).unwrap().answer(Ok(Bytes::from_static(b"b")));
+        calls.take(first).unwrap().answer(Ok(Bytes::from_static(b"a")));
+        assert!(calls.take(first).is_none());
         assert_eq!(first_reply.try_recv().unwrap(), Ok(Bytes::from_static(b"a")));
         assert_eq!(second_reply.try_recv().unwrap(), Ok(Bytes::from_static(b"b")));
         assert_eq!(calls.callers(), 0);
     }
 
     #[test]
-    fn closing_fails_all_and_later_calls() {
+    fn closing_hands_out_all_and_refuses_later_calls() {
         let (mut calls, now) = (Calls::new(), Instant::now());
-        let (_, mut reply) = calls.add_caller(now).unwrap();
-        assert!(calls.close());
-        assert!(!calls.close());
-        assert_eq!(reply.try_recv().unwrap(), Err(CallError::Disconnected));
+        let (_, _reply) = calls.add_caller(now).unwrap();
+        assert_eq!(calls.close().unwrap().len(), 1);
+        assert!(calls.close().is_none());
         assert_eq!(calls.add_caller(now).unwrap_err(), CallError::Disconnected);
     }
 
@@ -201,7 +183,9 @@ mod tests {
         let (_, mut old) = calls.add_caller(now).unwrap();
         let later = now + Duration::from_secs(10);
         let (_, mut young) = calls.add_caller(later).unwrap();
-        calls.expire(later, Duration::from_secs(5));
+        for waiter in calls.take_expired(later, Duration::from_secs(5)) {
+            waiter.answer(Err(CallError::Timeout));
+        }
         assert_eq!(old.try_recv().unwrap(), Err(CallError::Timeout));
         assert!(young.try_recv().is_err());
     }

@@ -97,9 +97,12 @@ impl Connection {
         let shared = &*self.shared;
         shared.wait_for_room().await?;
         let (xid, reply) = shared.calls.lock().add_caller(Instant::now())?;
-        let _forget = Forget { shared, xid };
+        let mut forget = Forget { shared, xid: Some(xid) };
         shared.send(xid, procedure, kind, context, head, payload)?;
-        reply.await.unwrap_or(Err(CallError::Disconnected))
+        let outcome = reply.await.unwrap_or(Err(CallError::Disconnected));
+        // Whoever answered took it off the table.
+        forget.xid = None;
+        outcome
     }
 
     /// Ends the connection; everything outstanding fails.
@@ -121,12 +124,14 @@ impl Drop for Connection {
 /// Takes a call off the table when its caller goes away.
 struct Forget<'a> {
     shared: &'a Shared,
-    xid: u32,
+    xid: Option<u32>,
 }
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.shared.calls.lock().forget(self.xid);
+        if let Some(xid) = self.xid {
+            self.shared.calls.lock().take(xid);
+        }
     }
 }
 
@@ -163,12 +168,15 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn close(&self) {
-        if self.calls.lock().close() {
-            self.socket.close();
-            self.outbox.lock().clear();
-            self.drained.notify_waiters();
-            self.driver.wake();
+        let waiting = self.calls.lock().close();
+        let Some(waiting) = waiting else { return };
+        self.socket.close();
+        self.outbox.lock().clear();
+        for waiter in waiting {
+            waiter.answer(Err(CallError::Disconnected));
         }
+        self.drained.notify_waiters();
+        self.driver.wake();
     }
 
     async fn wait_for_room(&self) -> Result<(), CallError> {

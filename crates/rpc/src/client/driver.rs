@@ -14,7 +14,7 @@ use mortar_wire::xdr::{DecodeError, Reader};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::client::calls::{CallError, Resolved};
+use crate::client::calls::{CallError, Waiter};
 use crate::client::connection::{Options, Shared};
 use crate::outbox::{Flush, reserve_for_read};
 use crate::socket::ReadHalf;
@@ -157,8 +157,11 @@ impl Driver<'_> {
                     ReplyStatus::Success => Ok(reader.into_rest()),
                     refused => Err(CallError::Refused(refused)),
                 };
-                if self.shared.calls.lock().resolve(reply.xid, outcome) == Resolved::Pong {
-                    self.ping_sent = None;
+                let waiter = self.shared.calls.lock().take(reply.xid);
+                match waiter {
+                    Some(Waiter::Ping) => self.ping_sent = None,
+                    Some(caller) => caller.answer(outcome),
+                    None => {}
                 }
             }
         }
@@ -167,11 +170,13 @@ impl Driver<'_> {
 
     fn ticked(&mut self) -> Result<(), CloseReason> {
         let now = Instant::now();
-        let callers = {
+        let (expired, callers) = {
             let mut calls = self.shared.calls.lock();
-            calls.expire(now, self.options.frame_timeout);
-            calls.callers()
+            (calls.take_expired(now, self.options.frame_timeout), calls.callers())
         };
+        for waiter in expired {
+            waiter.answer(Err(CallError::Timeout));
+        }
         match self.ping_sent {
             Some(sent) if now.saturating_duration_since(sent.max(self.heard)) >= self.options.ping_timeout => {
                 Err(CloseReason::PingTimeout(self.options.ping_timeout))

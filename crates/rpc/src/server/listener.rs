@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use mortar_types::ClientId;
+use mortar_types::{ClientId, Errno};
 use mortar_wire::record::RECORD_BYTES_DEFAULT;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
@@ -104,8 +104,8 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => {
                 let (stream, remote) = listener.accept().await?;
-                set_options(&stream, options.keepalive, options.user_timeout)?;
                 let local = stream.local_addr()?;
+                set_options(&stream, options.keepalive, options.user_timeout)?;
                 Ok((Stream::Tcp(stream), Peer::Tcp { remote, local }))
             }
             Socket::Unix(listener) => {
@@ -140,6 +140,12 @@ fn is_stale_socket(path: &Path) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     is_socket && std::os::unix::net::UnixStream::connect(path).err().is_some_and(refused)
+}
+
+/// Whether accepting again at once would fail the same way.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno(rustix::io::Errno::NOBUFS.raw_os_error())];
+    shortages.contains(&Errno::from_io(error))
 }
 
 /// A running accept loop.
@@ -189,10 +195,12 @@ async fn accept(listener: Listener, service: Arc<dyn Service>, options: Options,
                     open.lock().remove(&id);
                 });
             }
-            Err(error) => {
+            Err(error) if is_shortage(&error) => {
                 tracing::warn!(%error, "accepting a connection failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+            // The peer was gone again before its socket could be set up.
+            Err(error) => tracing::debug!(%error, "accepting a connection failed"),
         }
     }
     drop(listener);
