@@ -74,8 +74,7 @@ fn nothing_is_left(lab: &Lab) -> Result<()> {
     cluster::bricks_are_identical(lab)?;
     for host in ["gfs1", "gfs2"] {
         let mut names: Vec<PathBuf> = cluster::brick_tree(lab, host)?.into_keys().collect();
-        // The root itself, and where GlusterFS's heal parks what it cannot place yet.
-        names.retain(|path| path != Path::new("") && !path.to_string_lossy().starts_with(".glusterfs-anonymous-inode"));
+        names.retain(|path| path != Path::new(""));
         ensure!(names.is_empty(), "{host}: left on the brick: {names:?}");
         let handles =
             "find /srv/gfs/brick/.glusterfs -regextype posix-egrep -regex '.*/[0-9a-f]{2}/[0-9a-f]{2}/[^/]+' -print";
