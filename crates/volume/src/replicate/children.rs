@@ -110,6 +110,13 @@ impl Children {
         self.each(targets, |id| self.get(id).call(ctx, request.clone())).await
     }
 
+    /// After a time without any child: who is still down may be on its way back too.
+    pub(super) fn expect_all_again(&self) {
+        for (_, child) in self.all.iter() {
+            child.heard_of.store(child.up.load(Ordering::Acquire), Ordering::Release);
+        }
+    }
+
     /// A read at one child, counted while it runs.
     pub(super) async fn read(&self, ctx: &Context, id: SubvolId, request: Request) -> Outcome<Reply> {
         let _pending = Pending::new(&self.all[id].reads_pending);

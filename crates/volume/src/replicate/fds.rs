@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::Core;
 use super::inode::Inode;
+use super::list::Listing;
 
 /// Linux open flags that matter here.
 pub(super) const O_CREAT: u32 = 0o100;
@@ -30,8 +31,7 @@ pub(super) struct OpenFd {
     /// As whom to open on a child that was down.
     opener: Context,
     children: Mutex<SubvolMap<ChildFd>>,
-    /// The child whose listing is under way: offsets mean something there only.
-    pub(super) lister: Mutex<Option<SubvolId>>,
+    pub(super) listing: Mutex<Listing>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,7 +121,7 @@ impl Core {
             is_dir,
             opener: ctx.clone(),
             children: Mutex::new(children),
-            lister: Mutex::new(None),
+            listing: Mutex::new(Listing::default()),
         };
         self.fds.table.lock().insert(fd, Arc::new(open));
         fd

@@ -16,6 +16,7 @@ mod gate;
 mod hints;
 mod inode;
 mod kept;
+mod list;
 mod locks;
 mod lookup;
 mod metadata;
@@ -49,6 +50,9 @@ use inode::Inodes;
 use kept::LockKind;
 
 pub use options::{Options, OptionsError};
+
+/// How long operations wait for the other children when the first one is back after all were down.
+const RESETTLE_MAX: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Told when copies disagree, so that somebody heals them. Called on the path of operations: must not block.
 pub trait HealHook: Send + Sync {
@@ -423,9 +427,16 @@ impl Core {
     }
 
     fn child_event(self: &Arc<Self>, id: SubvolId, up: bool) {
+        let first_again = up && !self.children.any_up();
         self.children.set_up(id, up);
         if up {
             self.find_local(id);
+        }
+        if first_again && *self.settled.borrow() {
+            // All were down: the others come back in a moment, and must not be taken for dead meanwhile.
+            self.children.expect_all_again();
+            self.settled.send_replace(false);
+            self.settle_in(self.options.settle.min(RESETTLE_MAX));
         }
         if self.children.all_heard_of() {
             self.settled.send_replace(true);

@@ -1,4 +1,4 @@
-//! Opening, listing and closing.
+//! Opening and closing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,13 +6,12 @@ use std::sync::atomic::Ordering;
 use mortar_logic::replicate::lookup::final_errno;
 use mortar_logic::replicate::{Set, SetExt};
 use mortar_types::fop::{AckReply, Flush, Open, OpenReply, Truncate};
-use mortar_types::{Context, Errno, Fd, FileType, Gfid, Outcome, Reply, Request, SubvolMap};
+use mortar_types::{Context, Errno, Fd, Gfid, Outcome, Reply, Request, SubvolMap};
 
 use super::Core;
 use super::data::{Burst, Change};
 use super::fds::O_TRUNC;
 use super::gate::Range;
-use super::lookup::is_hidden;
 
 impl Core {
     /// OPEN goes to all children that are up; truncation is a change of its own (`afr/afr-open.c`).
@@ -82,55 +81,6 @@ impl Core {
             _ => None,
         });
         Ok(OpenReply { fd, xdata: xdata.flatten() })
-    }
-
-    /// READDIR and READDIRP. Offsets are one brick's own: a listing stays with the child where it began.
-    pub(super) async fn list(
-        self: &Arc<Self>,
-        ctx: &Context,
-        gfid: Gfid,
-        fd: Fd,
-        offset: u64,
-        request: Request,
-    ) -> Outcome<Reply> {
-        self.check_quorum(&self.children.up())?;
-        let open = self.open_fd(fd)?;
-        let lister = open.as_ref().and_then(|open| *open.lister.lock()).filter(|_| offset != 0);
-        let mut reply = if let Some(child) = lister {
-            self.send_one(ctx, request, child, open.as_ref(), None).await?
-        } else {
-            let inode = self.inodes.get(gfid);
-            let mut untried = self.known(ctx, &inode, open.as_ref()).await?.readable.data;
-            if untried.none() {
-                // Names that differ are united by a heal; until then one side is shown.
-                untried = self.children.up();
-            }
-            loop {
-                let child = self.choose(&untried, gfid, ctx, FileType::Directory).ok_or(Errno::ENOTCONN)?;
-                untried[child] = false;
-                match self.send_one(ctx, request.clone(), child, open.as_ref(), None).await {
-                    Ok(reply) => {
-                        if let Some(open) = &open {
-                            *open.lister.lock() = Some(child);
-                        }
-                        break reply;
-                    }
-                    Err(failure) if untried.and(&self.children.up()).none() => return Err(failure),
-                    Err(_) => {}
-                }
-            }
-        };
-        match &mut reply {
-            Reply::ReaddirReply(reply) => reply.entries.retain(|entry| !is_hidden(gfid, &entry.name)),
-            Reply::ReaddirpReply(reply) => {
-                reply.entries.retain(|entry| !is_hidden(gfid, &entry.entry.name));
-                for entry in &mut reply.entries {
-                    self.strip_counters(&mut entry.xdata);
-                }
-            }
-            _ => {}
-        }
-        Ok(reply)
     }
 
     /// FLUSH matters to bricks only for POSIX locks; without any, closing a file costs no round trip.

@@ -254,15 +254,15 @@ impl State {
                 self.xattrop(gfid, r.op, r.dict, xdata)?
             }
             Request::Readdir(r) => {
-                let entries = self.entries(r.gfid, r.offset)?;
-                ReaddirReply { entries: entries.into_iter().map(|(entry, _)| entry).collect(), eof: true, xdata: None }
-                    .into()
+                let (entries, eof) = self.page(r.gfid, r.offset, r.size)?;
+                let entries = entries.into_iter().map(|(entry, _)| entry).collect();
+                ReaddirReply { entries, eof, xdata: None }.into()
             }
             Request::Readdirp(r) => {
-                let entries = self.entries(r.gfid, r.offset)?;
+                let (entries, eof) = self.page(r.gfid, r.offset, r.size)?;
                 let entries =
                     entries.into_iter().map(|(entry, stat)| DirentPlus { entry, stat, xdata: None }).collect();
-                ReaddirpReply { entries, eof: true, xdata: None }.into()
+                ReaddirpReply { entries, eof, xdata: None }.into()
             }
             Request::Statfs(_) => {
                 let statfs = Statvfs { bsize: 4096, frsize: 4096, blocks: 1000, bavail: 500, ..Statvfs::default() };
@@ -415,6 +415,14 @@ impl State {
         }
         let answer = self.lock_counts(gfid, xdata);
         Ok(DictReply { len: 0, dict: Some(dict), xdata: answer }.into())
+    }
+
+    /// At most `size` entries (not bytes), and whether the end is reached.
+    fn page(&mut self, gfid: Gfid, offset: u64, size: u32) -> Result<(Vec<(Dirent, Iatt)>, bool), Errno> {
+        let mut entries = self.entries(gfid, offset)?;
+        let eof = entries.len() <= size as usize;
+        entries.truncate(size as usize);
+        Ok((entries, eof))
     }
 
     fn entries(&mut self, gfid: Gfid, offset: u64) -> Result<Vec<(Dirent, Iatt)>, Errno> {

@@ -332,3 +332,52 @@ async fn two_gfids_under_one_name_are_refused_and_reported() {
     assert_eq!(client.lookup(Gfid::ROOT, "a").await.unwrap_err().errno, Errno::EIO);
     assert!(hook.0.lock().contains(&Bytes::from_static(b"a")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_of_all_the_first_one_back_is_not_alone() {
+    let volume = Volume::new(2);
+    let client = volume.client();
+    let file = client.file("a").await;
+    client.layer.quiesce().await;
+    for brick in &volume.bricks {
+        brick.set_up(false);
+    }
+    volume.bricks[0].set_up(true);
+    let brick = Arc::clone(&volume.bricks[1]);
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        brick.set_up(true);
+    });
+    client.write(file, 0, "x").await.unwrap();
+    client.layer.quiesce().await;
+    volume.assert_clean(&[&["a"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_goes_on_when_its_child_dies() {
+    let volume = Volume::new(2);
+    let client = volume.client();
+    for name in ["a", "b", "c", "d"] {
+        client.file(name).await;
+    }
+    client.layer.quiesce().await;
+    let fd = client.fop(Opendir { gfid: Gfid::ROOT, xdata: None }).await.unwrap().fd;
+    let list = async |offset| {
+        let size = 2;
+        client.fop(Readdirp { gfid: Gfid::ROOT, fd, offset, size, xdata: None }).await.unwrap().entries
+    };
+    volume.clear_logs();
+    let first = list(0).await;
+    let lister = volume.kinds().iter().position(|kinds| kinds.contains(&"READDIRP")).unwrap();
+    volume.bricks[lister].set_up(false);
+    let mut names: Vec<_> = first.iter().map(|entry| entry.entry.name.clone()).collect();
+    let mut offset = first.last().unwrap().entry.offset;
+    assert_eq!(names.len(), 2);
+    loop {
+        let page = list(offset).await;
+        let Some(last) = page.last() else { break };
+        offset = last.entry.offset;
+        names.extend(page.iter().map(|entry| entry.entry.name.clone()));
+    }
+    assert_eq!(names, ["a", "b", "c", "d"]);
+}
