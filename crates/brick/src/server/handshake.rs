@@ -14,6 +14,9 @@ use crate::auth::{Claim, Origin, Resolved, Rules, Verdict};
 /// Addresses are resolved for at most so long: the client waits.
 const RESOLVE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// No option of a client is longer; some are kept as long as it is connected.
+const VALUE_BYTES_MAX: usize = 4096;
+
 /// A client that has been admitted.
 #[derive(Clone, Debug)]
 pub(super) struct Bound {
@@ -82,6 +85,9 @@ pub(super) async fn setvolume(brick: &Brick, peer: &Peer, params: &Dict) -> (Set
 
 async fn admit(brick: &Brick, peer: &Peer, params: &Dict, reply: &mut Dict) -> Result<Bound, Refusal> {
     let text = |key: &str| params.get_str(key).map(str::to_owned);
+    if params.iter().any(|(_, value)| value.as_bytes().is_some_and(|bytes| bytes.len() > VALUE_BYTES_MAX)) {
+        return Err(Refusal::new(Errno::EINVAL, "Internal error: failed to unserialize request dictionary"));
+    }
     let wanted = params
         .get_str("remote-subvolume")
         .ok_or_else(|| Refusal::new(Errno::EINVAL, "No remote-subvolume option specified"))?;

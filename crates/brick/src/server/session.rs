@@ -7,10 +7,8 @@ use async_trait::async_trait;
 use mortar_api::volume::BrickClient;
 use mortar_rpc::Procedure;
 use mortar_rpc::server::{Connection, IncomingCall, Program, Response, Session};
-use mortar_types::fop::{Release, Releasedir};
-use mortar_types::{
-    ClientId, Context, Errno, Failure, Fd, FopKind, Gfid, Outcome, Pid, Reply, Request, Upcall, UpcallSink,
-};
+use mortar_types::fop::{AckReply, Release, Releasedir};
+use mortar_types::{ClientId, Context, Errno, Fd, FopKind, Gfid, Outcome, Pid, Reply, Request, Upcall, UpcallSink};
 use mortar_wire::handshake::{
     CommonReply, GetspecReply, GetspecRequest, SetLkVerReply, SetLkVerRequest, SetvolumeRequest,
 };
@@ -170,7 +168,8 @@ impl ClientSession {
         }
         let anonymous = match self.enter_fds(&mut request) {
             Ok(anonymous) => anonymous,
-            Err(refused) => return refused,
+            Err(Unfit::Closed) => return Ok(AckReply { xdata: None }.into()),
+            Err(Unfit::Unknown(errno)) => return Err(errno.into()),
         };
         check_gfids(&mut request)?;
         let opened = opened_gfid(&request);
@@ -195,8 +194,8 @@ impl ClientSession {
         outcome
     }
 
-    /// Replaces the client's fd numbers; whether one of them is the anonymous fd. `Err`: the answer without a fop.
-    fn enter_fds(&self, request: &mut Request) -> Result<bool, Outcome<Reply>> {
+    /// Replaces the client's fd numbers; whether one of them is the anonymous fd.
+    fn enter_fds(&self, request: &mut Request) -> Result<bool, Unfit> {
         let is_release = matches!(request, Request::Release(_) | Request::Releasedir(_));
         let mut anonymous = false;
         for (fd, gfid) in fds_mut(request).into_iter().flatten() {
@@ -210,10 +209,10 @@ impl ClientSession {
                     *fd = open.fd;
                     *gfid = open.gfid;
                 }
-                // A real brick takes a RELEASE of anything for done, and fails fd -1 without a reason.
-                None if is_release => return Err(Ok(mortar_types::fop::AckReply { xdata: None }.into())),
-                None if *fd == Fd(-1) => return Err(Err(Failure::from(Errno(0)))),
-                None => return Err(Err(Errno::EBADF.into())),
+                None if is_release => return Err(Unfit::Closed),
+                // A real brick gives no reason for this one.
+                None if *fd == Fd(-1) => return Err(Unfit::Unknown(Errno(0))),
+                None => return Err(Unfit::Unknown(Errno::EBADF)),
             }
         }
         Ok(anonymous)
@@ -240,6 +239,13 @@ impl ClientSession {
         }
         Ok(())
     }
+}
+
+/// An fd number that the client was not given.
+enum Unfit {
+    /// Asked to be closed: a real brick takes that for done.
+    Closed,
+    Unknown(Errno),
 }
 
 #[async_trait]

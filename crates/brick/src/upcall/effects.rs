@@ -175,8 +175,8 @@ fn inode_of(request: &Request) -> Option<Gfid> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use mortar_types::fop::{AckReply, ChangeReply, Removexattr, Unlink, Write, WriteReply};
     use mortar_types::Fd;
+    use mortar_types::fop::{AckReply, ChangeReply, Removexattr, Unlink, Write, WriteReply};
 
     use super::*;
 

@@ -29,7 +29,7 @@ impl PosixLock {
             },
             whence: 0,
             start: self.range.start,
-            len: self.range.len(),
+            len: self.range.flock_len(),
             pid: self.flock_pid,
             owner: self.caller.holder.owner.clone(),
         }

@@ -38,7 +38,7 @@ impl Range {
     }
 
     /// The length as flocks carry it: 0 when it goes to the end of the file.
-    pub const fn len(&self) -> u64 {
+    pub const fn flock_len(&self) -> u64 {
         if self.end >= LAST { 0 } else { self.end - self.start + 1 }
     }
 
@@ -66,8 +66,8 @@ mod tests {
     fn length_zero_reaches_the_end_and_comes_back_as_zero() {
         let range = Range::of_inodelk(10, 0).unwrap();
         assert_eq!(range, Range { start: 10, end: LAST });
-        assert_eq!(range.len(), 0);
-        assert_eq!(Range::of_inodelk(10, 5).unwrap().len(), 5);
+        assert_eq!(range.flock_len(), 0);
+        assert_eq!(Range::of_inodelk(10, 5).unwrap().flock_len(), 5);
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl LockTable {
 
     /// A granted removal has run, with whatever result.
     pub fn handle_removal_end(&mut self, gfid: Gfid, now: Duration) -> Vec<Action> {
-        self.with_known_inode(gfid, now, |inode, scope| inode.removal_end(scope))
+        self.with_known_inode(gfid, now, Inode::removal_end)
     }
 
     /// Clears locks by force. Waiting POSIX requests are denied with EINTR, others with EAGAIN (GlusterFS `clear.c`).
@@ -370,7 +370,7 @@ fn clear_posix(inode: &mut Inode, command: &ClearCommand, scope: &mut Scope<'_>)
     let is_named = |lock: &PosixLock| {
         let in_range = match &command.filter {
             ClearFilter::Any => true,
-            ClearFilter::Range { start, len } => lock.range.start == *start && lock.range.len() == *len,
+            ClearFilter::Range { start, len } => lock.range.start == *start && lock.range.flock_len() == *len,
             ClearFilter::Name(_) => false,
         };
         in_range && command.only.is_none_or(|(client, pid)| is_interrupted(lock, client, pid))
