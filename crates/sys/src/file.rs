@@ -9,6 +9,20 @@ use crate::{Result, errno};
 
 pub use rustix::fs::FallocateFlags as AllocFlags;
 
+/// Reads up to `size` bytes at `offset` by one call: fewer at the end of the file, and before a place that cannot be read.
+pub fn read_once(file: BorrowedFd<'_>, offset: u64, size: usize) -> Result<Vec<u8>> {
+    let mut data = Vec::with_capacity(size);
+    loop {
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut data), offset) {
+            Ok(_) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(errno(error)),
+        }
+    }
+    data.truncate(size);
+    Ok(data)
+}
+
 /// Reads up to `size` bytes at `offset`; fewer only at the end of the file.
 pub fn read_at(file: BorrowedFd<'_>, offset: u64, size: usize) -> Result<Vec<u8>> {
     let mut data = Vec::with_capacity(size);

@@ -15,18 +15,24 @@ use super::resolve::{is_dir, is_symlink};
 
 impl Brick {
     pub(crate) fn stat(&self, request: &Stat) -> Outcome<StatReply> {
-        let node = self.node(request.gfid)?;
-        self.stat_at(&node.inode, node.loc(self), request.xdata.as_ref())
+        let (node, stat) = self.node_with_stat(request.gfid)?;
+        self.stat_reply(&node.inode, node.loc(self), &stat, request.xdata.as_ref())
     }
 
     pub(crate) fn fstat(&self, request: &Fstat) -> Outcome<StatReply> {
-        self.opened(request.gfid, request.fd)?.with(self, |inode, loc| self.stat_at(inode, loc, request.xdata.as_ref()))
+        self.opened(request.gfid, request.fd)?
+            .with(self, |inode, loc| self.stat_reply(inode, loc, &loc.stat()?, request.xdata.as_ref()))
     }
 
-    fn stat_at(&self, inode: &Inode, loc: Loc<'_>, xdata: Option<&Dict>) -> Outcome<StatReply> {
-        let stat = loc.stat()?;
-        let iatt = self.iatt_from(inode, loc, &stat);
-        let xdata = self.answer(&Subject { inode, loc, stat: &stat }, xdata)?;
+    fn stat_reply(
+        &self,
+        inode: &Inode,
+        loc: Loc<'_>,
+        stat: &rustix::fs::Stat,
+        xdata: Option<&Dict>,
+    ) -> Outcome<StatReply> {
+        let iatt = self.iatt_from(inode, loc, stat);
+        let xdata = self.answer(&Subject { inode, loc, stat }, xdata)?;
         Ok(StatReply { stat: iatt, xdata: Some(xdata) })
     }
 

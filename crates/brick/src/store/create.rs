@@ -13,7 +13,6 @@ use mortar_types::{Context, Dict, EntryName, Errno, Fd, Iatt, Outcome};
 use super::brick::Brick;
 use super::creation::{Creation, existing_file_error};
 use super::fds::{Open, OpenFile};
-use super::gfid2path;
 use super::handle::HandlePath;
 use super::inode::Inode;
 use super::open_flags;
@@ -142,9 +141,7 @@ impl Brick {
         let handle = HandlePath::new(creation.gfid());
         let (parent, name) = (&creation.parent, &creation.name);
         at::link(self.root_fd(), handle.as_bytes(), parent.fd.as_fd(), name.as_bytes())?;
-        if self.options.gfid2path {
-            gfid2path::add(parent.at(name), parent.gfid(), name)?;
-        }
+        self.note_link(&creation.inode, parent.at(name), parent.gfid(), name);
         self.iatt(&creation.inode, parent.at(name)).map(Some)
     }
 
@@ -244,8 +241,8 @@ impl Brick {
             self.make_handle(&handle, |handle| at::rename(root, path, root, handle.as_bytes()))?;
         }
         let loc = parent.at(&name);
-        if self.options.gfid2path && links < NOTED_LINKS_MAX {
-            gfid2path::add(loc, parent.gfid(), &name)?;
+        if links < NOTED_LINKS_MAX {
+            self.note_link(&node.inode, loc, parent.gfid(), &name);
         }
         self.touch_self(ctx, &node.inode, loc);
         self.touch_parent(ctx, &parent.inode, parent.loc());

@@ -94,8 +94,8 @@ impl Brick {
         Ok(found)
     }
 
-    /// Gives the new inode its gfid, owner, times, note of its name and what the request wants stored.
-    /// `mode` as created: a change of owner clears setuid and setgid, which are put back.
+    /// Gives the new inode its gfid, owner, times, note of its name and what the request wants stored. `mode` is the one
+    /// it was created with.
     pub(crate) fn dress(&self, creation: &Creation<'_>, loc: Loc<'_>, mode: u32, is_dir: bool) -> Result<()> {
         creation.inode.forget();
         xattr::set(loc, XATTR_GFID.as_bytes(), creation.gfid().as_bytes(), SetMode::Create)?;
@@ -103,10 +103,11 @@ impl Brick {
         let made_with_gid = if creation.parent_stat.st_mode & S_ISGID != 0 { creation.parent_stat.st_gid } else { 0 };
         if creation.uid != 0 || creation.gid != made_with_gid {
             at::chown(loc, Some(creation.uid), Some(creation.gid))?;
-            if mode & S_ISUGID != 0 && !is_dir {
-                let now = loc.stat()?.st_mode;
-                at::chmod(loc, (now & 0o7777) | (mode & S_ISUGID))?;
-            }
+        }
+        if mode & S_ISUGID != 0 {
+            // mkdir(2) ignores these bits, and a change of owner clears a file's.
+            let now = loc.stat()?.st_mode;
+            at::chmod(loc, (now & 0o7777) | (mode & S_ISUGID))?;
         }
         if !is_dir && self.options.gfid2path {
             gfid2path::add(loc, creation.parent.gfid(), &creation.name)?;

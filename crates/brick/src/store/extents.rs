@@ -21,8 +21,7 @@ const ZEROES: [u8; 128 * 1024] = [0; 128 * 1024];
 
 impl Brick {
     pub(crate) fn truncate(&self, ctx: &Context, request: &Truncate) -> Outcome<ChangeReply> {
-        let node = self.node(request.gfid)?;
-        let stat = node.loc(self).stat()?;
+        let (node, stat) = self.node_with_stat(request.gfid)?;
         self.permit(ctx, node.loc(self), &stat, Want::WRITE)?;
         let open = self.file(request.gfid, Fd::ANONYMOUS)?;
         self.resize(ctx, &open, request.offset, request.xdata.as_ref())

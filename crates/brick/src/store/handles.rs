@@ -13,11 +13,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use mortar_sys::{Result, at};
+use mortar_sys::{Loc, Result, at};
 use mortar_types::{EntryName, Errno, Gfid};
 use rustix::fs::Stat;
 
 use super::brick::Brick;
+use super::gfid2path;
 use super::handle::{DirHandle, HandlePath, gfid_text, hidden_path, unlinked_path};
 use super::inode::Inode;
 use super::resolve::{Parent, is_dir};
@@ -27,14 +28,21 @@ impl Brick {
     pub(crate) fn make_handle(&self, path: &HandlePath, make: impl Fn(&HandlePath) -> Result<()>) -> Result<()> {
         match make(path) {
             Err(Errno::ENOENT) => {
-                for folder in [path.first_level(), path.second_level()] {
-                    match at::mkdir(self.root.as_fd(), folder, 0o700) {
-                        Ok(()) | Err(Errno::EEXIST) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
+                self.make_level(path.second_level(), path.first_level())?;
                 make(path)
             }
+            result => result,
+        }
+    }
+
+    /// The folders of the first byte are there since the start, unless somebody removed one.
+    fn make_level(&self, second: &[u8], first: &[u8]) -> Result<()> {
+        let make = |folder| match at::mkdir(self.root.as_fd(), folder, 0o700) {
+            Err(Errno::EEXIST) => Ok(()),
+            result => result,
+        };
+        match make(second) {
+            Err(Errno::ENOENT) => make(first).and_then(|()| make(second)),
             result => result,
         }
     }
@@ -147,12 +155,13 @@ impl Brick {
     pub(crate) fn retire_handle(&self, inode: &Inode) -> Result<()> {
         let path = HandlePath::new(inode.gfid);
         let root = self.root.as_fd();
+        inode.forget();
         let result = if inode.open_fds() > 0 {
+            inode.memory().parked = true;
             at::rename(root, path.as_bytes(), root, &unlinked_path(inode.gfid))
         } else {
             at::unlink(root, path.as_bytes())
         };
-        inode.forget();
         match result {
             Err(Errno::ENOENT) => Ok(()),
             result => result,
@@ -173,14 +182,34 @@ impl Brick {
 
     /// The file's last fd went: a parked one goes too.
     pub(crate) fn drop_unlinked(&self, inode: &Inode) {
+        // Under the lock an unlink sees the fd, or this sees what the unlink parked.
         let _serial = inode.serialise();
-        if inode.open_fds() > 0 {
+        if inode.open_fds() > 0 || !std::mem::take(&mut inode.memory().parked) {
             return;
         }
         match at::unlink(self.root.as_fd(), &unlinked_path(inode.gfid)) {
             Ok(()) | Err(Errno::ENOENT) => {}
             // The next start of the brick empties the folder.
             Err(errno) => tracing::warn!(gfid = %inode.gfid, %errno, "cannot remove an unlinked file"),
+        }
+    }
+
+    /// Notes a link with its inode. Best effort: the link is made, and on ext4 the notes of some fifty links fill an
+    /// inode's room for xattrs.
+    pub(crate) fn note_link(&self, inode: &Inode, loc: Loc<'_>, parent: Gfid, name: &EntryName) {
+        if self.options.gfid2path
+            && let Err(errno) = gfid2path::add(loc, parent, name)
+        {
+            tracing::debug!(gfid = %inode.gfid, %errno, "cannot note a link");
+        }
+    }
+
+    /// Drops the note of a link that is gone. Best effort: a note left behind misleads nobody, readers check the name.
+    pub(crate) fn forget_link(&self, inode: &Inode, loc: Loc<'_>, parent: Gfid, name: &EntryName) {
+        if self.options.gfid2path
+            && let Err(errno) = gfid2path::remove(loc, parent, name)
+        {
+            tracing::debug!(gfid = %inode.gfid, %errno, "cannot drop the note of a link");
         }
     }
 

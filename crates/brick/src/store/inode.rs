@@ -32,6 +32,8 @@ pub(crate) struct Memory {
     pub(crate) default_acl: Cached<bool>,
     /// The handle was seen to lead here.
     pub(crate) handle_checked: bool,
+    /// The handle waits in `.glusterfs/unlink` for the last fd to go.
+    pub(crate) parked: bool,
     /// Whether the inode is in `indices/xattrop` and `indices/dirty`.
     pub(crate) indexed: [Cached<bool>; 2],
 }
@@ -43,6 +45,7 @@ impl Memory {
         mdata: Cached::Unknown,
         default_acl: Cached::Unknown,
         handle_checked: false,
+        parked: false,
         indexed: [Cached::Unknown; 2],
     };
 }

@@ -12,7 +12,6 @@ use rustix::fs::Stat;
 
 use super::attributes::backend_iatt;
 use super::brick::Brick;
-use super::gfid2path;
 use super::handle::{HandlePath, gfid_text, hidden_path};
 use super::inode::Cached;
 use super::permission::Want;
@@ -95,11 +94,7 @@ impl Brick {
             self.retire_handle(&inode)?;
         } else {
             let handle = HandlePath::new(gfid);
-            let note = gfid2path::remove(Loc::At(self.root_fd(), handle.as_bytes()), parent.gfid(), name);
-            // A note of a name that is gone misleads nobody: readers check the name.
-            if let Err(errno) = note {
-                tracing::debug!(%gfid, %errno, "cannot remove the note of a link");
-            }
+            self.forget_link(&inode, Loc::At(self.root_fd(), handle.as_bytes()), parent.gfid(), name);
         }
         Ok(Some(gfid))
     }

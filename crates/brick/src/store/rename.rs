@@ -13,7 +13,6 @@ use mortar_types::{Context, Dict, EntryName, Errno, Outcome, Value};
 use rustix::fs::Stat;
 
 use super::brick::Brick;
-use super::gfid2path;
 use super::handle::HandlePath;
 use super::inode::{Inode, lock_pair};
 use super::permission::Want;
@@ -111,7 +110,8 @@ impl Brick {
             return self.retire_handle(inode);
         }
         let handle = HandlePath::new(inode.gfid);
-        gfid2path::remove(Loc::At(self.root_fd(), handle.as_bytes()), new.parent.gfid(), &new.name)
+        self.forget_link(inode, Loc::At(self.root_fd(), handle.as_bytes()), new.parent.gfid(), &new.name);
+        Ok(())
     }
 
     /// The moved inode's handle or note follows it.
@@ -119,12 +119,11 @@ impl Brick {
         if is_dir(stat) {
             return self.write_dir_handle(inode.gfid, new.parent.gfid(), &new.name);
         }
-        if !self.options.gfid2path {
-            return Ok(());
-        }
         let loc = new.parent.at(&new.name);
-        gfid2path::add(loc, new.parent.gfid(), &new.name)?;
-        gfid2path::remove(loc, old.parent.gfid(), &old.name)
+        // The old note first: an inode with many links may have no room for both.
+        self.forget_link(inode, loc, old.parent.gfid(), &old.name);
+        self.note_link(inode, loc, new.parent.gfid(), &new.name);
+        Ok(())
     }
 }
 

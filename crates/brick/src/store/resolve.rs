@@ -106,6 +106,16 @@ impl Brick {
         self.find(gfid).map_err(stale)
     }
 
+    /// As [`Self::node`], with its attributes, which finding a file needs anyway.
+    pub(crate) fn node_with_stat(&self, gfid: Gfid) -> Result<(Node, Stat)> {
+        let (node, found) = self.find_with_stat(gfid).map_err(stale)?;
+        let stat = match found {
+            Some(stat) => stat,
+            None => node.loc(self).stat()?,
+        };
+        Ok((node, stat))
+    }
+
     /// The inode, ENOENT when there is none.
     pub(crate) fn find(&self, gfid: Gfid) -> Result<Node> {
         self.find_with_stat(gfid).map(|(node, _)| node)
