@@ -62,6 +62,9 @@ fn foreground(options: &Daemon) -> Result<ExitCode> {
     let level = options.log_level.parse().map_err(|error| anyhow::anyhow!("{error}"))?;
     let log = options.log_dir.join("mortard.log");
     mortar_observe::init(Some(&log), level).with_context(|| format!("the log {} cannot be written", log.display()))?;
+    std::fs::create_dir_all(&options.run_dir)
+        .with_context(|| format!("the run folder {} cannot be made", options.run_dir.display()))?;
+    let pid_file = options.run_dir.join("mortard.pid");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
     let options = mortar_pool::Options {
         data_dir: options.data_dir.clone(),
@@ -72,7 +75,13 @@ fn foreground(options: &Daemon) -> Result<ExitCode> {
         peer_port: options.peer_port,
         ..mortar_pool::Options::default()
     };
-    runtime.block_on(mortar_pool::run(options, move || ready(detached)))?;
+    runtime.block_on(mortar_pool::run(options, move || {
+        // Only now: before it, another daemon may hold the ports, and the file is that one's.
+        if let Err(error) = std::fs::write(&pid_file, format!("{}\n", std::process::id())) {
+            eprintln!("mortard: {}: {error}", pid_file.display());
+        }
+        ready(detached);
+    }))?;
     Ok(ExitCode::SUCCESS)
 }
 

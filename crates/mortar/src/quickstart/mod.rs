@@ -6,6 +6,7 @@
 mod checks;
 mod node;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -47,6 +48,7 @@ pub(crate) async fn run(options: &Quickstart) -> Result<()> {
         return Err(error);
     }
     print!("{}", cluster.guide());
+    std::io::stdout().flush()?;
     stopped.await;
     println!("\nStopping…");
     cluster.stop();
