@@ -99,6 +99,24 @@ fn options(name: &str, source: &str, directory: &str, lists: &[&str]) -> Result<
     Ok(options)
 }
 
+/// Does what a helper was asked with `options`: mounts, or changes a mount that is there.
+pub fn mount(name: &str, options: &Options) -> Result<(), HelperError> {
+    if !options.remount {
+        check_directory(name, &options.directory)?;
+    }
+    crate::run(options).map_err(|error| {
+        let directory = options.directory.display();
+        let last = match (options.remount, options.face) {
+            (true, _) => format!("Remounting {directory} failed."),
+            (false, Face::Glusterfs) => format!("Mounting glusterfs on {directory} failed."),
+            (false, Face::Mortar) => {
+                format!("Mounting on {directory} failed; see also {}", options.log_path().display())
+            }
+        };
+        HelperError::new(if options.remount { 32 } else { 1 }, format!("{error}\n{last}"))
+    })
+}
+
 /// What speaks against mounting there, apart from the volume.
 pub fn check_directory(name: &str, directory: &Path) -> Result<(), HelperError> {
     if !directory.is_dir() {

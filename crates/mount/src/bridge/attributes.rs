@@ -134,7 +134,8 @@ impl Bridge {
     }
 }
 
-/// Everything of a SETATTR but the size. "Now" becomes this client's clock, so that all copies get the same time.
+/// Everything of a SETATTR but the size. "Now" carries this client's clock, so that all copies get the same time, and still
+/// says that it is "now", which more callers may set than a time of their choice.
 fn changes(change: &request::Setattr, now: Timespec) -> (Iatt, i32) {
     let mut stat = Iatt { mode: change.mode & 0o7777, uid: change.uid, gid: change.gid, ..Iatt::default() };
     let mut valid = 0;
@@ -144,7 +145,9 @@ fn changes(change: &request::Setattr, now: Timespec) -> (Iatt, i32) {
         (fattr::UID, setattr_valid::UID),
         (fattr::GID, setattr_valid::GID),
         (fattr::ATIME | fattr::ATIME_NOW, setattr_valid::ATIME),
+        (fattr::ATIME_NOW, setattr_valid::ATIME_NOW),
         (fattr::MTIME | fattr::MTIME_NOW, setattr_valid::MTIME),
+        (fattr::MTIME_NOW, setattr_valid::MTIME_NOW),
         (fattr::CTIME, setattr_valid::CTIME),
     ] {
         if change.valid & asked != 0 {
@@ -195,7 +198,7 @@ mod tests {
         };
         let (stat, valid) = changes(&change, now);
         assert_eq!((stat.atime, stat.mtime), (now, Timespec::new(1, 2)));
-        assert_eq!(valid, setattr_valid::ATIME | setattr_valid::MTIME);
+        assert_eq!(valid, setattr_valid::ATIME | setattr_valid::ATIME_NOW | setattr_valid::MTIME);
     }
 
     #[test]

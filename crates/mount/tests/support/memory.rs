@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use mortar_types::fop::*;
 use mortar_types::{
-    Context, Dict, Errno, Failure, Fd, FileType, FopKind, Fops, Gfid, Iatt, LkOwner, Outcome, Reply, Request, Statvfs,
-    Timespec, Upcall, UpcallSink, Value, keys,
+    Context, Dict, Errno, Failure, Fd, FopKind, Fops, Gfid, Iatt, LkOwner, Outcome, Reply, Request, Statvfs, Timespec,
+    Upcall, UpcallSink, Value, keys,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -36,7 +36,7 @@ struct State {
 }
 
 #[derive(Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     state: Mutex<State>,
     unlocked: Notify,
 }
@@ -51,24 +51,28 @@ fn fail<T>(errno: Errno) -> Outcome<T> {
 }
 
 impl Memory {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let memory = Self::default();
         memory.state.lock().add(&Context::default(), Gfid::ROOT, 0o040_755);
         Arc::new(memory)
     }
 
     /// How often a fop was called since the last look.
-    pub fn take_calls(&self) -> Vec<FopKind> {
+    pub(crate) fn take_calls(&self) -> Vec<FopKind> {
         std::mem::take(&mut self.state.lock().calls)
     }
 
-    pub fn upcall(&self, upcall: Upcall) {
+    pub(crate) fn upcall(&self, upcall: Upcall) {
         let sink = self.state.lock().sink.clone();
         sink.expect("the mount subscribed").upcall(upcall);
     }
 
+    pub(crate) fn child_of_root(&self, name: &'static str) -> Gfid {
+        self.state.lock().child(Gfid::ROOT, &Bytes::from(name)).unwrap()
+    }
+
     /// Changes a file as another client would.
-    pub fn overwrite(&self, gfid: Gfid, data: &[u8]) {
+    pub(crate) fn overwrite(&self, gfid: Gfid, data: &[u8]) {
         let mut state = self.state.lock();
         let inode = state.inodes.get_mut(&gfid).unwrap();
         inode.data = data.to_vec();
@@ -484,9 +488,4 @@ impl Fops for Memory {
     fn subscribe(&self, sink: Arc<dyn UpcallSink>) {
         self.state.lock().sink = Some(sink);
     }
-}
-
-/// The type of an inode, for tests that look behind the mount.
-pub fn file_type(stat: &Iatt) -> Option<FileType> {
-    stat.file_type()
 }

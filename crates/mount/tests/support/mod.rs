@@ -1,6 +1,6 @@
 //! Mounts for tests: a volume in memory behind a real FUSE mount, unmounted when dropped.
 
-pub mod memory;
+pub(crate) mod memory;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use tokio::runtime::Runtime;
 
 use self::memory::Memory;
 
-pub struct TestMount {
-    pub volume: Arc<Memory>,
+pub(crate) struct TestMount {
+    pub(crate) volume: Arc<Memory>,
     directory: tempfile::TempDir,
     mounted: Mounted,
     runtime: Option<(Runtime, Running)>,
@@ -25,11 +25,11 @@ pub struct TestMount {
 
 impl TestMount {
     /// `None`, with the reason printed, where FUSE cannot be used.
-    pub fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         Self::with(Config::default())
     }
 
-    pub fn with(config: Config) -> Option<Self> {
+    pub(crate) fn with(config: Config) -> Option<Self> {
         let root = rustix::process::geteuid().is_root();
         if !root || std::fs::File::open("/dev/fuse").is_err() {
             println!("skipped: needs root and /dev/fuse");
@@ -55,16 +55,16 @@ impl TestMount {
         Some(Self { volume, mounted: running.mounted().clone(), directory, runtime: Some((runtime, running)) })
     }
 
-    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.directory.path()
     }
 
     /// Unmounts and waits for the session's end.
-    pub fn unmount(mut self) {
+    pub(crate) fn unmount(mut self) {
         self.end();
     }
 
