@@ -31,8 +31,8 @@ pub struct Options {
     pub read_hash_mode: HashMode,
     /// A kept lock that nobody used for so long is given back.
     pub keep_idle: Duration,
-    /// A kept lock is given back after so long even in constant use: a contention notice that got lost must not starve
-    /// another client.
+    /// A kept lock is given back after so long even in constant use: where notices of contention are switched off
+    /// (`features.lock-notify-contention`) or get lost, another client must not starve.
     pub keep_age_max: Duration,
     /// After another client showed up in a directory, lock single names for so long.
     pub contended_for: Duration,
@@ -67,7 +67,7 @@ impl Options {
             choose_local: true,
             read_hash_mode: HashMode::Gfid,
             keep_idle: Duration::from_secs(1),
-            keep_age_max: Duration::from_secs(10),
+            keep_age_max: Duration::from_secs(3),
             contended_for: Duration::from_secs(5),
             settle: Duration::from_secs(3),
         }
