@@ -1,7 +1,6 @@
 //! One folder of the index: hard links of an empty base file.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use mortar_sys::at::{self, OpenFlags};
 use mortar_sys::{Result, dirents};
@@ -16,14 +15,12 @@ pub(super) struct Folder {
     /// The base file that new entries are links of; made at the first need, and anew when it has as many links as the
     /// file system allows (65 000 on ext4).
     base: Mutex<Option<Vec<u8>>>,
-    /// Whether a sub-folder was ever seen or made.
-    has_folders: AtomicBool,
 }
 
 impl Folder {
     pub(super) fn open(hidden: BorrowedFd<'_>, name: &'static str) -> Result<Self> {
         let fd = at::open_dir(hidden, [b"indices/", name.as_bytes()].concat().as_slice())?;
-        let folder = Self { name, fd, base: Mutex::new(None), has_folders: AtomicBool::new(false) };
+        let folder = Self { name, fd, base: Mutex::new(None) };
         folder.tidy()?;
         Ok(folder)
     }
@@ -32,17 +29,16 @@ impl Folder {
         self.fd.as_fd()
     }
 
-    pub(super) fn may_have_folders(&self) -> bool {
-        self.has_folders.load(Ordering::Acquire)
+    /// How many entries (in `entry-changes`: folders) are named by gfids.
+    pub(super) fn count(&self) -> Result<u64> {
+        let names = dirents::names(self.fd())?;
+        Ok(names.iter().filter(|name| parse_gfid(name).is_some()).count() as u64)
     }
 
     /// Drops base files of earlier starts that have no links left, as listing does in GlusterFS.
     fn tidy(&self) -> Result<()> {
         for name in dirents::names(self.fd())? {
-            if parse_gfid(&name).is_some() {
-                // Only `entry-changes` has folders named so; in the others these are entries.
-                self.has_folders.store(true, Ordering::Release);
-            } else if name.starts_with(self.name.as_bytes()) && at::stat(self.fd(), &name)?.st_nlink == 1 {
+            if name.starts_with(self.name.as_bytes()) && at::stat(self.fd(), &name)?.st_nlink == 1 {
                 at::unlink(self.fd(), &name)?;
             }
         }
@@ -51,7 +47,6 @@ impl Folder {
 
     /// Makes an entry. Returns whether it is new.
     pub(super) fn link(&self, entry: &[u8]) -> Result<bool> {
-        self.has_folders.store(true, Ordering::Release);
         let mut base = self.base.lock();
         // A base may be full, or removed by hand: one more try with a new one.
         for _ in 0..2 {

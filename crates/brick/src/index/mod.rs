@@ -51,6 +51,8 @@ pub(crate) struct Index {
     virtual_gfids: [Gfid; 3],
     /// Entries of `indices/xattrop`.
     pending: AtomicU64,
+    /// Folders of `indices/entry-changes`.
+    changed_dirs: AtomicU64,
 }
 
 impl Index {
@@ -70,10 +72,10 @@ impl Index {
             dirty_watchlist: dirty,
             virtual_gfids: [Gfid::random(), Gfid::random(), Gfid::random()],
             pending: AtomicU64::new(0),
+            changed_dirs: AtomicU64::new(0),
         };
-        let names = dirents::names(index.folders[PENDING].fd())?;
-        let count = names.iter().filter(|name| parse_gfid(name).is_some()).count();
-        index.pending.store(count as u64, Ordering::Release);
+        index.pending.store(index.folders[PENDING].count()?, Ordering::Release);
+        index.changed_dirs.store(index.entry_changes.count()?, Ordering::Release);
         Ok(index)
     }
 
@@ -164,7 +166,10 @@ impl Index {
         match self.entry_changes.link(&path) {
             Err(Errno::ENOENT) => {
                 match at::mkdir(self.entry_changes.fd(), &folder, 0o600) {
-                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Ok(()) => {
+                        self.changed_dirs.fetch_add(1, Ordering::AcqRel);
+                    }
+                    Err(Errno::EEXIST) => {}
                     Err(error) => return Err(error),
                 }
                 self.entry_changes.link(&path).map(drop)
@@ -190,7 +195,11 @@ impl Index {
             self.entry_changes.unlink(&[&folder[..], b"/", &name].concat())?;
         }
         match at::rmdir(self.entry_changes.fd(), &folder) {
-            Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
+            Ok(()) => {
+                self.changed_dirs.fetch_sub(1, Ordering::AcqRel);
+                Ok(())
+            }
+            Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -222,7 +231,7 @@ impl Index {
         if gfid == changes {
             return Some(VirtualDir::EntryChanges);
         }
-        if gfid.is_null() || gfid.is_root() || !self.entry_changes.may_have_folders() {
+        if gfid.is_null() || gfid.is_root() || self.changed_dirs.load(Ordering::Acquire) == 0 {
             return None;
         }
         let real = xor(gfid, changes);

@@ -21,6 +21,9 @@ use super::resolve::is_regular;
 /// The most of a file that a lookup carries: quick-read's largest setting is 1 MiB.
 const CONTENT_BYTES_MAX: u64 = 1024 * 1024;
 
+/// The mode of a regular file, by which distribute sees that it is being moved.
+const DHT_MODE: &str = "dht-get-mode-in-xattr";
+
 /// What a request asks about.
 pub(crate) struct Subject<'a> {
     pub(crate) inode: &'a Inode,
@@ -45,6 +48,9 @@ impl Brick {
                 OPEN_FD_COUNT => reply.set(OPEN_FD_COUNT, Value::Uint(subject.inode.open_fds().into())),
                 OPEN_ACTIVE_FD_COUNT => {
                     reply.set(OPEN_ACTIVE_FD_COUNT, Value::Uint(subject.inode.open_fds().into()));
+                }
+                DHT_MODE if is_regular(subject.stat) => {
+                    reply.set(DHT_MODE, Value::Int(i64::from(subject.stat.st_mode)));
                 }
                 GET_SIZE if is_regular(subject.stat) => {
                     reply.set(GET_SIZE, Value::Uint(u64::try_from(subject.stat.st_size).unwrap_or(0)));

@@ -92,7 +92,7 @@ impl Brick {
         let Some(mut times) = self.mdata(inode, loc) else { return Ok(()) };
         let now = ctx.time.unwrap_or_else(now);
         let given = |bit: i32, now_bit: i32, time: Timespec| {
-            (valid & bit != 0).then(|| if valid & now_bit != 0 { now } else { time })
+            (valid & bit != 0).then_some(if valid & now_bit != 0 { now } else { time })
         };
         if let Some(atime) = given(setattr_valid::ATIME, setattr_valid::ATIME_NOW, wanted.atime) {
             times.atime = atime;

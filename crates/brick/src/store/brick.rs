@@ -17,8 +17,8 @@ pub(crate) struct Brick {
     pub(crate) options: StoreOptions,
     /// The brick's directory. Held open, so that its file system cannot be unmounted.
     pub(crate) root: Arc<OwnedFd>,
-    /// `.glusterfs` is never an answer, whatever path leads to it.
-    pub(crate) hidden_ino: u64,
+    /// Device and inode number of `.glusterfs`, which is never an answer, whatever path leads to it.
+    pub(crate) hidden: (u64, u64),
     pub(crate) inodes: InodeTable,
     pub(crate) fds: FdTable,
     pub(crate) index: Index,

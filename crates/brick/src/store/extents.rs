@@ -17,7 +17,7 @@ use super::permission::Want;
 const FALLOC_FL_KEEP_SIZE: u32 = 1;
 
 /// Zeroes written at a time where the file system cannot zero a range itself.
-const ZEROES: [u8; 128 * 1024] = [0; 128 * 1024];
+static ZEROES: [u8; 128 * 1024] = [0; 128 * 1024];
 
 impl Brick {
     pub(crate) fn truncate(&self, ctx: &Context, request: &Truncate) -> Outcome<ChangeReply> {

@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::index::VirtualDir;
 
 use super::inode::Inode;
+use super::open_flags::O_DSYNC;
 
 /// What an fd number stands for.
 #[derive(Clone, Debug)]
@@ -88,6 +89,11 @@ impl FdTable {
     /// EBADF for a number that stands for nothing.
     pub(crate) fn get(&self, fd: Fd) -> Result<Open> {
         self.open.read().get(&fd).cloned().ok_or(Errno::EBADF)
+    }
+
+    /// Whether every write through it must reach the disk before it is answered.
+    pub(crate) fn is_synced(&self, fd: Fd) -> bool {
+        matches!(self.open.read().get(&fd), Some(Open::File(open)) if open.flags & O_DSYNC != 0)
     }
 
     pub(crate) fn remove(&self, fd: Fd) -> Option<Open> {

@@ -62,7 +62,7 @@ impl Brick {
         }
         let parent = self.parent(parent)?;
         let stat = parent.at(&name).stat()?;
-        if stat.st_ino == self.hidden_ino {
+        if (stat.st_dev, stat.st_ino) == self.hidden {
             return Err(Errno::ENOENT.into());
         }
         let parent_stat = parent.loc().stat()?;

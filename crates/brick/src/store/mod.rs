@@ -97,7 +97,7 @@ impl Store {
 #[async_trait]
 impl Fops for Store {
     async fn call(&self, ctx: &Context, request: Request) -> Outcome<Reply> {
-        if !may_block(&request) {
+        if !self.may_block(&request) {
             return self.brick.perform(ctx, request);
         }
         let (brick, ctx) = (self.brick.clone(), ctx.clone());
@@ -115,22 +115,74 @@ impl Fops for Store {
     }
 }
 
-/// Whether a fop may wait for the disk so long that other requests of the connection should not wait with it.
-fn may_block(request: &Request) -> bool {
-    const O_DSYNC: u32 = open_flags::O_DSYNC;
-    match request {
-        Request::Fsync(_)
-        | Request::Fsyncdir(_)
-        | Request::Fallocate(_)
-        | Request::Discard(_)
-        | Request::Zerofill(_)
-        | Request::Rchecksum(_)
-        | Request::CopyFileRange(_)
-        | Request::Truncate(_)
-        | Request::Ftruncate(_) => true,
-        Request::Read(read) => read.size as usize > INLINE_IO_BYTES,
-        Request::Write(write) => write.data.len() > INLINE_IO_BYTES || write.flags & O_DSYNC != 0,
-        Request::Put(put) => put.data.len() > INLINE_IO_BYTES,
-        _ => false,
+impl Store {
+    /// Whether a fop may wait for the disk so long that other requests of the connection should not wait with it.
+    fn may_block(&self, request: &Request) -> bool {
+        match request {
+            Request::Fsync(_)
+            | Request::Fsyncdir(_)
+            | Request::Fallocate(_)
+            | Request::Discard(_)
+            | Request::Zerofill(_)
+            | Request::Rchecksum(_)
+            | Request::CopyFileRange(_)
+            | Request::Truncate(_)
+            | Request::Ftruncate(_) => true,
+            Request::Read(read) => read.size as usize > INLINE_IO_BYTES,
+            Request::Write(write) => {
+                write.data.len() > INLINE_IO_BYTES
+                    || write.flags & open_flags::O_DSYNC != 0
+                    || self.brick.fds.is_synced(write.fd)
+            }
+            Request::Put(put) => put.data.len() > INLINE_IO_BYTES,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mortar_types::fop::{Create, Fsync, Write};
+    use mortar_types::keys::GFID_REQ;
+    use mortar_types::{Dict, Fd, Gfid, Value};
+
+    use super::*;
+
+    #[test]
+    fn after_a_failed_fsync_an_fd_says_eio_until_the_file_is_opened_again() {
+        let path = std::env::temp_dir().join(format!("mortar-store-latch-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("the temporary directory is writable");
+        if initialise(&path, Gfid::TRASH).is_err() {
+            println!("skipped: no trusted xattrs here");
+            return;
+        }
+        let brick = Brick::open_brick(StoreOptions::new(&path, Gfid::TRASH)).expect("it opens");
+        let (ctx, gfid) = (Context::default(), Gfid::random());
+        let create = Create {
+            parent: Gfid::ROOT,
+            flags: 0o302,
+            mode: 0o644,
+            umask: 0,
+            name: "f".into(),
+            xdata: Some(Dict::new().with(GFID_REQ, Value::Gfid(gfid))),
+        };
+        let fd = brick.create(&ctx, create).expect("it is new").fd;
+        let write = |fd| {
+            let request = Write { gfid, fd, offset: 0, flags: 0, data: "x".into(), xdata: None };
+            brick.write(&ctx, &request).map(drop).map_err(|failure| failure.errno)
+        };
+        let fsync = |fd| {
+            let request = Fsync { gfid, fd, datasync: 0, xdata: None };
+            brick.fsync(&request).map(drop).map_err(|failure| failure.errno)
+        };
+        assert_eq!((write(fd), fsync(fd)), (Ok(()), Ok(())));
+        // What sync_file does when the kernel says that data was lost.
+        brick.inodes.get(gfid).latch_failure();
+        assert_eq!((write(fd), fsync(fd)), (Err(Errno::EIO), Err(Errno::EIO)));
+        let open = mortar_types::fop::Open { gfid, flags: 2, xdata: None };
+        let again = brick.open(&ctx, &open).expect("it opens").fd;
+        assert_eq!((write(again), fsync(again), write(fd)), (Ok(()), Ok(()), Err(Errno::EIO)));
+        assert_eq!(write(Fd::ANONYMOUS), Ok(()));
+        let _ = std::fs::remove_dir_all(path);
     }
 }

@@ -42,10 +42,11 @@ impl Brick {
             part: String::new(),
             source,
         })?;
-        let hidden_ino = Loc::Fd(hidden.as_fd())
-            .stat()
-            .map_err(|source| OpenError::Prepare { path: path(), part: String::new(), source })?
-            .st_ino;
+        let hidden_stat = Loc::Fd(hidden.as_fd()).stat().map_err(|source| OpenError::Prepare {
+            path: path(),
+            part: String::new(),
+            source,
+        })?;
         let index = Index::open_at(hidden.as_fd(), options.pending_watchlist.clone(), options.dirty_watchlist.clone())
             .map_err(|source| OpenError::Prepare { path: path(), part: "indices".to_owned(), source })?;
         let descriptors = file::raise_open_files_limit().unwrap_or(1024) / DESCRIPTORS_FOR_CACHE_SHARE;
@@ -53,7 +54,7 @@ impl Brick {
         Ok(Self {
             options,
             root: Arc::new(root),
-            hidden_ino,
+            hidden: (hidden_stat.st_dev, hidden_stat.st_ino),
             inodes: InodeTable::new(inodes_max),
             fds: FdTable::default(),
             index,

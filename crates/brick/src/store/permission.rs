@@ -159,9 +159,12 @@ impl<'a> Acl<'a> {
 mod tests {
     use super::*;
 
-    fn stat_of_this_directory() -> Stat {
+    fn stat_of(uid: u32, gid: u32) -> Stat {
         let dir = std::fs::File::open(".").expect("it is there");
-        rustix::fs::fstat(&dir).expect("it is open")
+        let mut stat = rustix::fs::fstat(&dir).expect("it is open");
+        stat.st_uid = uid;
+        stat.st_gid = gid;
+        stat
     }
 
     fn caller(uid: u32, gid: u32, groups: &[u32]) -> Context {
@@ -170,7 +173,8 @@ mod tests {
 
     #[test]
     fn the_first_matching_class_decides() {
-        let stat = Stat { st_uid: 10, st_gid: 20, st_mode: 0o040_057, ..stat_of_this_directory() };
+        let mut stat = stat_of(10, 20);
+        stat.st_mode = 0o040_057;
         assert!(!mode_grants(&caller(10, 20, &[]), &stat, READ), "the owner has no bits, though others have");
         assert!(mode_grants(&caller(11, 99, &[20]), &stat, READ | EXECUTE));
         assert!(!mode_grants(&caller(11, 20, &[]), &stat, WRITE));
@@ -192,7 +196,7 @@ mod tests {
         ]
         .concat();
         let acl = Acl::parse(&bytes).expect("well formed");
-        let stat = Stat { st_uid: 10, st_gid: 20, ..stat_of_this_directory() };
+        let stat = stat_of(10, 20);
         assert!(acl.grants(&caller(10, 1, &[]), &stat, 7), "the mask is not for the owner");
         assert!(acl.grants(&caller(30, 1, &[]), &stat, READ | EXECUTE));
         assert!(!acl.grants(&caller(30, 1, &[]), &stat, WRITE));

@@ -117,8 +117,6 @@ impl Brick {
         let pre = self.iatt_from(&parent.inode, parent.loc(), &parent_stat);
         let gfid = gfid_of(parent.at(&name))?;
         let inode = gfid.map(|gfid| self.inodes.get(gfid));
-        // Holding the victim's entry lock keeps a fop that resolved it already from making an entry in a directory that goes.
-        let _victim_entries = inode.as_ref().map(|inode| inode.lock_entries());
         if request.flags & FLAG_TREE == 0 {
             at::rmdir(parent.fd.as_fd(), name.as_bytes()).map_err(|error| match error {
                 Errno::EEXIST => Errno::ENOTEMPTY,

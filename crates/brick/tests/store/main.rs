@@ -4,9 +4,11 @@
 mod crash;
 mod entries;
 mod fixture;
+mod health;
 mod index;
 mod model;
 mod permission;
+mod stress;
 mod support;
 mod syscalls;
 mod times;

@@ -92,8 +92,19 @@ fn fops_take_no_more_system_calls_than_promised() {
 
 /// The calls between marks, without those of the runtime that a test drives the store with, and of debug builds.
 fn count(trace: &str) -> BTreeMap<String, Vec<String>> {
-    const RUNTIME: [&str; 11] =
-        ["fcntl", "futex", "getrandom", "epoll_", "mmap", "munmap", "madvise", "brk", "sched_", "mprotect", "clock_gettime"];
+    const RUNTIME: [&str; 11] = [
+        "fcntl",
+        "futex",
+        "getrandom",
+        "epoll_",
+        "mmap",
+        "munmap",
+        "madvise",
+        "brk",
+        "sched_",
+        "mprotect",
+        "clock_gettime",
+    ];
     let mut counts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut current = None;
     for line in trace.lines() {
