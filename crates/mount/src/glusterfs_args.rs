@@ -122,7 +122,7 @@ impl<'a> Words<'a> {
             }
             "read-only" => self.set.push(("ro", None)),
             "fopen-keep-cache" => {
-                self.set.push((name, Some(value.map_or("yes", |value| value.trim_start_matches('=')))))
+                self.set.push((name, Some(value.map_or("yes", |value| value.trim_start_matches('=')))));
             }
             "acl" | "selinux" | "enable-ino32" | "worm" | "aux-gfid-mount" => self.set.push((name, None)),
             _ => {}
@@ -138,12 +138,8 @@ impl<'a> Words<'a> {
             "pid-file" => self.pid_file = Some(value),
             "volfile-server-transport" => {}
             "options" => {
-                self.set.extend(value.split(',').filter(|word| !word.is_empty()).map(
-                    |word| match word.split_once('=') {
-                        Some((key, value)) => (key, Some(value)),
-                        None => (word, None),
-                    },
-                ))
+                let pair = |word: &'a str| word.split_once('=').map_or((word, None), |(key, value)| (key, Some(value)));
+                self.set.extend(value.split(',').filter(|word| !word.is_empty()).map(pair));
             }
             "process-name" => self.set.push((name, value.strip_prefix("fuse.").or(Some(value)))),
             _ if IGNORED.contains(&name) => {}

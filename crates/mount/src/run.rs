@@ -1,7 +1,7 @@
 //! A mount from its options to its end: into the background, up to a serving volume, unmounted by umount(8) or a signal.
 
 use std::fs::File;
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,9 +33,9 @@ pub enum Error {
     #[error("the volfile cannot be understood: {0}")]
     Volfile(#[from] ParseError),
     #[error(transparent)]
-    Graph(#[from] GraphError),
+    Graph(Box<GraphError>),
     #[error("volume {volume} does not answer: {reason}; is it started?")]
-    NotUp { volume: String, reason: WaitError },
+    NotUp { volume: String, reason: Box<WaitError> },
     #[error("volume {volume} has no directory {subdir}")]
     NoSubdir { volume: String, subdir: String },
     #[error("volume {volume} cannot be read: {errno}")]
@@ -53,6 +53,12 @@ pub enum Error {
     /// What the background process said before it ended.
     #[error("{0}")]
     Background(String),
+}
+
+impl From<GraphError> for Error {
+    fn from(error: GraphError) -> Self {
+        Self::Graph(Box::new(error))
+    }
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> Error {
@@ -85,17 +91,18 @@ pub fn run(options: &Options) -> Result<(), Error> {
     }
 }
 
-/// What the background process reports through the pipe.
-const UP: &[u8] = b"up\n";
+/// What the background process reports through the pipe when it serves; otherwise its last words.
+const UP: &str = "up\n";
 
 /// The parent's side: waits for the child's report.
-fn wait_for(mut report: PipeReader) -> Result<(), Error> {
-    let mut said = Vec::new();
-    report.read_to_end(&mut said).map_err(system("hear from the mount's process"))?;
-    match &said[..] {
+fn wait_for(report: PipeReader) -> Result<(), Error> {
+    let mut said = String::new();
+    // A line, not all: the child keeps its end for last words.
+    BufReader::new(report).read_line(&mut said).map_err(system("hear from the mount's process"))?;
+    match said.as_str() {
         UP => Ok(()),
-        b"" => Err(Error::Background("the mount's process ended without a word; see its log".to_owned())),
-        said => Err(Error::Background(String::from_utf8_lossy(said).trim_end().to_owned())),
+        "" => Err(Error::Background("the mount's process ended without a word; see its log".to_owned())),
+        said => Err(Error::Background(said.trim_end().to_owned())),
     }
 }
 
@@ -127,7 +134,7 @@ struct Ready {
 impl Ready {
     fn tell(&mut self) {
         let Some(mut parent) = self.parent.take() else { return };
-        let _ = parent.write_all(UP);
+        let _ = parent.write_all(UP.as_bytes());
         if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
             let _ = rustix::stdio::dup2_stdin(&null);
             let _ = rustix::stdio::dup2_stdout(&null);
@@ -180,22 +187,20 @@ async fn serve_until_unmounted(options: &Options, mut ready: Ready) -> Result<()
     let mounted = running.mounted().clone();
     let mut ended = std::pin::pin!(running.ended());
     let mut followed = std::pin::pin!(volume.follow());
-    loop {
-        tokio::select! {
-            result = &mut ended => {
-                tracing::info!("unmounted");
-                return Ok(result?);
-            }
-            () = &mut followed => {}
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+    tokio::select! {
+        result = &mut ended => {
+            tracing::info!("unmounted");
+            return Ok(result?);
         }
-        // Busy: it goes away from the name space now and ends with its last user.
-        if mounted.unmount(false).is_err() {
-            mounted.unmount(true).map_err(system("unmount"))?;
-        }
-        return Ok(ended.await?);
+        () = &mut followed => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
+    // Busy: it goes away from the name space now and ends with its last user.
+    if mounted.unmount(false).is_err() {
+        mounted.unmount(true).map_err(system("unmount"))?;
+    }
+    Ok(ended.await?)
 }
 
 fn attachment(options: &Options) -> Attachment {
@@ -255,7 +260,10 @@ impl Volume {
         }
         let name = || options.source.volume().to_owned();
         let graph = Graph::build(&Volfile::parse(&text)?, graph_options)?;
-        graph.wait_up(options.wait).await.map_err(|reason| Error::NotUp { volume: name(), reason })?;
+        graph
+            .wait_up(options.wait)
+            .await
+            .map_err(|reason| Error::NotUp { volume: name(), reason: Box::new(reason) })?;
         let volume = Self { graph, server };
         match (volume.check_root().await, &options.source) {
             (Ok(()), _) => Ok(volume),
@@ -278,20 +286,21 @@ impl Volume {
     /// Takes up changes of the volume's options for as long as it is served.
     async fn follow(mut self) {
         let Some(mut volfile) = self.server.as_ref().map(VolfileServer::volfile) else {
-            return std::future::pending().await;
+            std::future::pending::<()>().await;
+            return;
         };
         // Keeps the connections of this volume until the mount ends.
         while changed(&mut volfile).await {
             let text = Arc::clone(&volfile.borrow_and_update());
             match Volfile::parse(&text).map_err(Error::from).and_then(|new| Ok(self.graph.reconfigure(&new)?)) {
                 Ok(()) => tracing::info!("the volume's options have changed and are in effect"),
-                Err(Error::Graph(GraphError::OtherTopology)) => {
+                Err(Error::Graph(error)) if matches!(*error, GraphError::OtherTopology) => {
                     tracing::warn!("the volume's layout has changed: mount it again to use the new one");
                 }
                 Err(error) => tracing::error!(%error, "a changed volfile is not taken"),
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -77,7 +77,7 @@ impl Bridge {
 
     async fn lk_as(&self, ctx: &Context, file: &FileHandle, lock: &Lock, cmd: LockCmd) -> Outcome<LkReply> {
         let kind = LockType::from_raw(lock.kind).filter(|kind| *kind != LockType::Eol);
-        let kind = kind.ok_or(Failure::from(Errno::EINVAL))?;
+        let kind = kind.ok_or_else(|| Failure::from(Errno::EINVAL))?;
         let ctx = ctx.with_owner(LkOwner::from_u64(lock.owner));
         let len = if lock.end >= END { 0 } else { lock.end.saturating_sub(lock.start) + 1 };
         let flock = Flock { kind, whence: 0, start: lock.start, len, pid: lock.pid, owner: ctx.lk_owner.clone() };

@@ -178,7 +178,7 @@ impl State {
         if self.inode(parent)?.entries.contains_key(&name) {
             return fail(Errno::EEXIST);
         }
-        let gfid = xdata.and_then(|xdata| xdata.get_gfid(keys::GFID_REQ)).ok_or(Failure::from(Errno::EPERM))?;
+        let gfid = xdata.and_then(|xdata| xdata.get_gfid(keys::GFID_REQ)).ok_or_else(|| Failure::from(Errno::EPERM))?;
         let stat = self.add(ctx, gfid, mode);
         let parent = self.inode(parent)?;
         parent.entries.insert(name, gfid);
@@ -221,12 +221,12 @@ impl State {
     }
 
     fn by_fd(&mut self, fd: Fd) -> Result<&mut Inode, Failure> {
-        let gfid = self.fds.get(&fd.0).ok_or(Failure::from(Errno::EBADFD))?.0;
+        let gfid = self.fds.get(&fd.0).ok_or_else(|| Failure::from(Errno::EBADFD))?.0;
         self.inode(gfid)
     }
 
     fn listing(&self, gfid: Gfid, offset: u64, size: u32) -> Result<(Vec<DirentPlus>, bool), Failure> {
-        let dir = self.inodes.get(&gfid).ok_or(Failure::from(Errno::ESTALE))?;
+        let dir = self.inodes.get(&gfid).ok_or_else(|| Failure::from(Errno::ESTALE))?;
         let dots = [(Bytes::from_static(b"."), gfid), (Bytes::from_static(b".."), gfid)];
         let all = dots.into_iter().chain(dir.entries.iter().map(|(name, gfid)| (name.clone(), *gfid)));
         let count = (size / 200).max(1) as usize;
@@ -279,7 +279,7 @@ impl State {
             None => inode.xattrs.iter().for_each(|(key, value)| dict.set(key.clone(), Value::Ptr(value.clone()))),
             Some(name) => {
                 let key = String::from_utf8_lossy(&name).into_owned();
-                let value = inode.xattrs.get(&key).ok_or(Failure::from(Errno::ENODATA))?;
+                let value = inode.xattrs.get(&key).ok_or_else(|| Failure::from(Errno::ENODATA))?;
                 dict.set(key, Value::Ptr(value.clone()));
             }
         }
@@ -417,7 +417,7 @@ impl State {
                 inode.data[start..end].fill(0);
             })),
             Request::Zerofill(r) => Ok(Self::change(self.by_fd(r.fd)?, |inode| {
-                Self::write(inode, r.offset as usize, &vec![0; r.size as usize])
+                Self::write(inode, r.offset as usize, &vec![0; r.size as usize]);
             })),
             Request::Seek(r) => {
                 let size = self.by_fd(r.fd)?.stat.size;
@@ -435,7 +435,7 @@ impl State {
             Request::Fsetxattr(r) => Self::set_xattrs(self.by_fd(r.fd)?, r.flags, r.dict),
             Request::Removexattr(r) => {
                 let key = String::from_utf8_lossy(&r.name).into_owned();
-                self.named(r.gfid)?.xattrs.remove(&key).ok_or(Failure::from(Errno::ENODATA))?;
+                self.named(r.gfid)?.xattrs.remove(&key).ok_or_else(|| Failure::from(Errno::ENODATA))?;
                 Ok(AckReply { xdata: None }.into())
             }
             Request::Readdir(r) => {
