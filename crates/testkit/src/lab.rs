@@ -50,7 +50,7 @@ impl Options {
 }
 
 /// How long [`Host::run`] lets a line run.
-pub const LINE_SECONDS_MAX: &str = "300";
+pub const LINE_SECONDS_MAX: &str = "120";
 
 /// The names that the binary answers to.
 const NAMES: [&str; 11] = [

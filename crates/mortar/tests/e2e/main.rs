@@ -2,6 +2,7 @@
 //! real GlusterFS as the peer. Each test says what it needs and is skipped with that reason where it is missing.
 //! With `MORTAR_E2E_ORACLE=1` the scenarios run on GlusterFS alone as well, which shows that they ask what is right.
 
+mod bad_input;
 mod brick_fields;
 mod cluster;
 mod howto;
