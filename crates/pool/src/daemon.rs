@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mortar_rpc::server::{Listener, Options as ServerOptions, Server};
 use tokio::task::JoinSet;
@@ -13,6 +14,9 @@ use crate::options::Options;
 use crate::peers;
 use crate::service::{self, PeerListener};
 use crate::volfile_server::{Front, VolfileServer};
+
+/// Forming a pool of one takes a few writes to disk.
+const FORM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running daemon. Dropped, it stops listening but leaves its processes running.
 #[derive(Debug)]
@@ -60,11 +64,16 @@ impl Daemon {
         let server = volfiles.serve(Arc::new(Front(Arc::clone(&volfile_server))), ServerOptions::default());
         tasks.spawn(volfile_server.announce_changes());
         let forming = Arc::clone(&node);
-        tasks.spawn(async move {
+        let formed = tokio::spawn(async move {
             if let Err(error) = forming.form_if_new().await {
                 tracing::warn!(%error, "the pool of this node alone is not formed yet");
             }
         });
+        if node.view().state.pool_id.is_nil() {
+            // A new node is a member of its own pool before anybody asks it. One that joined a pool and knows nothing of
+            // it yet does not wait: its configuration comes from the others.
+            let _ = tokio::time::timeout(FORM_TIMEOUT, formed).await;
+        }
         tracing::info!(node = %node.uuid(), "the daemon runs");
         Ok(Self { node, server, tasks })
     }

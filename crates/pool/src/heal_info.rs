@@ -44,9 +44,9 @@ pub(crate) async fn pending(node: &Node, volume: &Volume) -> Result<Vec<BrickPen
         }
         Ok(answer)
     };
-    tokio::time::timeout(INFO_TIMEOUT, asked)
-        .await
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unreachable, "The bricks take too long to tell what is pending.")))
+    tokio::time::timeout(INFO_TIMEOUT, asked).await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Unreachable, "The bricks take too long to tell what is pending."))
+    })
 }
 
 /// Waits until each brick has accepted or refused.
@@ -63,8 +63,7 @@ async fn settle(graph: &Graph) {
 }
 
 async fn of_set(set: &ReplicaSet, bricks: &[Brick]) -> Result<Vec<BrickPending>, Error> {
-    let children: Vec<Arc<dyn Fops>> =
-        set.bricks.iter().map(|brick| Arc::clone(brick) as Arc<dyn Fops>).collect();
+    let children: Vec<Arc<dyn Fops>> = set.bricks.iter().map(|brick| Arc::clone(brick) as Arc<dyn Fops>).collect();
     let asked = heal::volfile::replica_set(&set.section, children.into())
         .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
     let found = heal::info::info(&asked).await;

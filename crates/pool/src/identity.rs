@@ -38,6 +38,9 @@ pub(crate) struct Identity {
     pub pool_id: Uuid,
     pub origin: Origin,
     pub authority: Authority,
+    /// The pool that was lost and that this one goes on from; its configuration is kept when the database still holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered_from: Option<Uuid>,
     /// This node's, issued by the authority; PEM.
     pub certificate: String,
     pub key: String,
@@ -97,7 +100,15 @@ impl Identity {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &issuer)?;
-        Ok(Self { uuid, pool_id, origin, authority, certificate: certificate.pem(), key: key.serialize_pem() })
+        Ok(Self {
+            uuid,
+            pool_id,
+            origin,
+            authority,
+            recovered_from: None,
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
     }
 
     /// # Errors

@@ -19,16 +19,19 @@ use crate::paths::Paths;
 use crate::peers::{CallError, Channel, Peers};
 use crate::portmap::Portmap;
 use crate::raft::{self, Database, DatabaseError, Metrics, Network, Raft, View};
+use crate::service::internal::{Reached, Write};
 use crate::supervisor::{Settings, Supervisor};
 use crate::tls::{Tls, TlsError};
 
 /// A change that has not been agreed on by then is reported as not done.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
 const WRITE_RETRY: Duration = Duration::from_millis(50);
-/// How long this node may lag behind a change that it has just had made.
-const APPLY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long members may lag behind a change before its maker is answered all the same.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(3);
 /// After a start or a break it takes a moment until it is known who answers.
 const MAJORITY_GRACE: Duration = Duration::from_millis(1500);
+/// How long a predecessor may take to end.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Without a leader for so long while a majority answers, something is wrong.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(6);
 
@@ -46,6 +49,25 @@ pub enum StartError {
     Io { what: String, error: std::io::Error },
 }
 
+/// One life of the consensus, from a start of the daemon or a change of pool to the next.
+struct Life {
+    raft: Raft,
+    database: Database,
+}
+
+impl Life {
+    async fn begin(
+        uuid: Uuid,
+        database: &Database,
+        peers: &Arc<Peers>,
+        view: &watch::Sender<Arc<View>>,
+    ) -> Result<Self, openraft::error::Fatal<Uuid>> {
+        let database = database.life();
+        let raft = raft::start(uuid, &database, Network::new(Arc::clone(peers)), view.clone()).await?;
+        Ok(Self { raft, database })
+    }
+}
+
 /// Shared by everything in the daemon.
 pub(crate) struct Node {
     pub options: Options,
@@ -56,7 +78,7 @@ pub(crate) struct Node {
     pub supervisor: Arc<Supervisor>,
     identity: RwLock<Identity>,
     database: Database,
-    raft: RwLock<Raft>,
+    raft: RwLock<Life>,
     view: watch::Sender<Arc<View>>,
     /// Held by whoever takes nodes in or moves this one: one at a time.
     pub membership: Semaphore,
@@ -73,17 +95,13 @@ impl Node {
             .prepare()
             .map_err(|error| StartError::Io { what: "making the daemon's directories".to_owned(), error })?;
         let identity = Identity::load_or_create(&paths.identity())?;
-        let database = Database::open(&paths.database())?;
-        if database.pool_id()? != Some(identity.pool_id) {
-            // Left between the two steps of joining or leaving a pool.
-            database.wipe()?;
-            database.set_pool_id(identity.pool_id)?;
-        }
+        let database = open_database(&paths.database()).await?;
+        // Different only after a crash between the two steps of joining, leaving or recovering a pool.
+        database.belong_to(identity.pool_id, identity.recovered_from)?;
         let tls = Arc::new(Tls::new(&identity)?);
         let peers = Peers::new(identity.uuid, identity.pool_id, Arc::clone(&tls));
         let view = watch::Sender::new(Arc::new(raft::stored_view(&database)?));
-        let network = Network::new(Arc::clone(&peers));
-        let raft = raft::start(identity.uuid, &database, network, view.clone()).await?;
+        let life = Life::begin(identity.uuid, &database, &peers, &view).await?;
         let portmap = Arc::new(Portmap::default());
         let executable = match &options.executable {
             Some(executable) => executable.clone(),
@@ -107,7 +125,7 @@ impl Node {
             supervisor,
             identity: RwLock::new(identity),
             database,
-            raft: RwLock::new(raft),
+            raft: RwLock::new(life),
             view,
             membership: Semaphore::new(1),
         }))
@@ -122,7 +140,7 @@ impl Node {
     }
 
     pub(crate) fn raft(&self) -> Raft {
-        self.raft.read().clone()
+        self.raft.read().raft.clone()
     }
 
     pub(crate) fn view(&self) -> Arc<View> {
@@ -178,8 +196,12 @@ impl Node {
             // Nobody else to ask: no need to wait for an election timeout.
             raft.trigger().elect().await.map_err(|error| internal(error.to_string()))?;
         }
-        if self.view().state.pool_id.is_nil() {
+        let state = self.view().state.clone();
+        if state.pool_id.is_nil() {
             self.write(Command::Form { pool_id: identity.pool_id, member: self.own_member() }).await?;
+        } else if state.pool_id != identity.pool_id {
+            let (survivor, pool_id, state) = (identity.uuid, identity.pool_id, Box::new(state));
+            self.write(Command::Recover { survivor, pool_id, state }).await?;
         }
         Ok(())
     }
@@ -190,29 +212,32 @@ impl Node {
     /// When the new identity cannot be stored; the node stays as it is then.
     pub(crate) async fn enter(&self, identity: Identity) -> Result<(), Error> {
         let internal = |error: &dyn std::fmt::Display| Error::new(ErrorKind::Internal, error.to_string());
-        // From here on a crash ends in the new pool: at the next start the database does not fit and is wiped.
+        // From here on a crash ends in the new pool: at the next start the database does not fit and is made to.
         identity.save(&self.paths.identity()).map_err(|error| internal(&error))?;
-        // Its tasks hold the database; a failed shutdown only means that they have ended by themselves.
-        let _ = self.raft().shutdown().await;
-        self.database.wipe().map_err(|error| internal(&error))?;
-        self.database.set_pool_id(identity.pool_id).map_err(|error| internal(&error))?;
-        self.restart(identity, View::default()).await
+        self.end_life().await;
+        self.database.belong_to(identity.pool_id, identity.recovered_from).map_err(|error| internal(&error))?;
+        let view = raft::stored_view(&self.database).map_err(|error| internal(&error))?;
+        self.restart(identity, view).await
     }
 
     /// Becomes the whole pool, keeping the configuration.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// As [`Self::enter`].
     pub(crate) async fn recover(&self) -> Result<(), Error> {
-        let internal = |error: &dyn std::fmt::Display| Error::new(ErrorKind::Internal, error.to_string());
         let old = self.identity();
-        let identity = Identity { pool_id: Uuid::new_v4(), origin: Origin::Formed, ..old.clone() };
-        let _ = self.raft().shutdown().await;
-        let state = raft::keep_only_state(&self.database).map_err(|error| internal(&error))?;
-        self.database.set_pool_id(identity.pool_id).map_err(|error| internal(&error))?;
-        identity.save(&self.paths.identity()).map_err(|error| internal(&error))?;
-        self.restart(identity.clone(), View { applied_index: 0, state }).await?;
-        self.write(Command::Recover { survivor: identity.uuid, pool_id: identity.pool_id }).await.map(|_| ())
+        let recovered_from = Some(old.pool_id);
+        self.enter(Identity { pool_id: Uuid::new_v4(), origin: Origin::Formed, recovered_from, ..old }).await
+    }
+
+    async fn end_life(&self) {
+        let (raft, database) = {
+            let life = self.raft.read();
+            (life.raft.clone(), life.database.clone())
+        };
+        // A failed shutdown only means that the consensus has ended by itself. Some of its tasks may still run.
+        let _ = raft.shutdown().await;
+        database.end();
     }
 
     async fn restart(&self, identity: Identity, view: View) -> Result<(), Error> {
@@ -220,11 +245,10 @@ impl Node {
         self.tls.replace(&identity).map_err(|error| internal(&error))?;
         self.peers.enter_pool(identity.pool_id);
         self.view.send_replace(Arc::new(view));
-        let network = Network::new(Arc::clone(&self.peers));
-        let raft = raft::start(identity.uuid, &self.database, network, self.view.clone())
+        let life = Life::begin(identity.uuid, &self.database, &self.peers, &self.view)
             .await
             .map_err(|error| internal(&error))?;
-        *self.raft.write() = raft;
+        *self.raft.write() = life;
         *self.identity.write() = identity;
         self.form_if_new().await
     }
@@ -286,16 +310,29 @@ impl Node {
         )
     }
 
-    /// Has a command agreed on and waits until this node has applied it.
+    /// Has a command agreed on and waits until the members that answer have applied it, so that whoever is asked next,
+    /// wherever, sees the change.
     ///
     /// # Errors
     /// What the configuration refuses, or that there is no quorum.
     pub(crate) async fn write(&self, command: Command) -> Result<Applied, Error> {
         let (index, applied) = self.propose(command).await?;
+        let view = self.view();
+        let others = view.state.members.keys().filter(|uuid| **uuid != self.uuid() && self.peers.is_connected(**uuid));
+        let reached = others.map(|uuid| async move {
+            let channel = self.channel(*uuid);
+            // A member that lags does not keep the others: the change is made.
+            let _ = tokio::time::timeout(APPLY_TIMEOUT, channel.call(&Reached { index })).await;
+        });
+        futures::future::join(self.reach(index), futures::future::join_all(reached)).await;
+        Ok(applied)
+    }
+
+    /// Waits until this node has applied an entry of the log, for a bounded time.
+    pub(crate) async fn reach(&self, index: u64) {
         let mut view = self.view.subscribe();
         // A node that lags answers all the same: the change is made.
         let _ = tokio::time::timeout(APPLY_TIMEOUT, view.wait_for(|view| view.applied_index >= index)).await;
-        Ok(applied)
     }
 
     /// Has a command agreed on, here or by the leader; answers its place in the log.
@@ -314,7 +351,7 @@ impl Node {
             let attempt = match leader {
                 Some(leader) if leader == self.uuid() => Some(self.propose_here(command.clone(), deadline).await?),
                 Some(leader) => {
-                    let request = crate::service::internal::Write { command: command.clone() };
+                    let request = Write { command: command.clone() };
                     let asked = self.channel(leader);
                     match tokio::time::timeout_at(deadline, asked.call(&request)).await {
                         Err(_) => return Err(self.no_quorum()),
@@ -342,7 +379,12 @@ impl Node {
         match tokio::time::timeout_at(deadline, raft.client_write(command)).await {
             Err(_) => Err(self.no_quorum()),
             Ok(Ok(written)) => match written.data.0 {
-                Ok(applied) => Ok(Some((written.log_id.index, applied))),
+                Ok(applied) => {
+                    // Followers apply what a heartbeat says is committed; the next regular one is too late for somebody
+                    // who waits. A failure only means that it comes with that one.
+                    let _ = raft.trigger().heartbeat().await;
+                    Ok(Some((written.log_id.index, applied)))
+                }
                 Err(refusal) => Err(refusal_error(&refusal)),
             },
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Ok(None),
@@ -370,7 +412,7 @@ impl Node {
 
     /// Ends the consensus; the database is closed when the last handle goes.
     pub(crate) async fn stop(&self) {
-        let _ = self.raft().shutdown().await;
+        self.end_life().await;
     }
 
     /// For messages.
@@ -382,6 +424,19 @@ impl Node {
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node").field("options", &self.options).field("uuid", &self.uuid()).finish_non_exhaustive()
+    }
+}
+
+/// A daemon that is just ending may still have the file open.
+async fn open_database(path: &std::path::Path) -> Result<Database, DatabaseError> {
+    let deadline = Instant::now() + OPEN_TIMEOUT;
+    loop {
+        match Database::open(path) {
+            Err(DatabaseError::Storage(redb::Error::DatabaseAlreadyOpen)) if Instant::now() < deadline => {
+                tokio::time::sleep(WRITE_RETRY).await;
+            }
+            opened => return opened,
+        }
     }
 }
 

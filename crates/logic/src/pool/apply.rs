@@ -31,7 +31,8 @@ pub enum Command {
     /// Heal switches (`cluster.granular-entry-heal`, …) that `volume set` refuses on a volume that was started.
     SetHealOption { volume: String, key: String, value: String },
     /// Only `survivor` is left of the pool, which goes on under a new id.
-    Recover { survivor: Uuid, pool_id: Uuid },
+    /// `state` is the survivor's: the new log begins with it, so that who joins later gets all of it.
+    Recover { survivor: Uuid, pool_id: Uuid, state: Box<State> },
 }
 
 /// A volume to be, with everything random in it already drawn.
@@ -85,7 +86,7 @@ pub fn apply(state: &mut State, command: Command) -> Result<Applied, Refusal> {
         Command::SetOptions { volume, options } => set_options(state, &volume, &options),
         Command::ResetOptions { volume, key, force } => reset_options(state, &volume, key.as_deref(), force),
         Command::SetHealOption { volume, key, value } => set_heal_option(state, &volume, &key, value),
-        Command::Recover { survivor, pool_id } => recover(state, survivor, pool_id),
+        Command::Recover { survivor, pool_id, state: kept } => recover(state, survivor, pool_id, *kept),
     }?;
     if applied.changed {
         state.revision += 1;
@@ -280,10 +281,11 @@ fn reset_options(state: &mut State, name: &str, key: Option<&str>, force: bool) 
     Ok(applied)
 }
 
-fn recover(state: &mut State, survivor: Uuid, pool_id: Uuid) -> Result<Applied, Refusal> {
-    if !state.members.contains_key(&survivor) {
+fn recover(state: &mut State, survivor: Uuid, pool_id: Uuid, kept: State) -> Result<Applied, Refusal> {
+    if !kept.members.contains_key(&survivor) {
         return Err(Refusal::NotAMember(survivor.to_string()));
     }
+    *state = kept;
     // Members with bricks stay known: their bricks still belong to volumes, and they come back by being probed.
     let with_bricks: std::collections::BTreeSet<Uuid> =
         state.volumes.values().flat_map(|volume| volume.bricks.iter().map(|brick| brick.node)).collect();

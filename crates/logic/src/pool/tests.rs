@@ -312,8 +312,10 @@ fn granular_entry_heal_is_not_set_by_volume_set_once_started() {
 
 #[test]
 fn recover_keeps_members_that_own_bricks() {
-    let mut state = with_rep2();
-    apply(&mut state, Command::Recover { survivor: node(1), pool_id: node(98) }).expect("recovers");
+    let mut state = State::default();
+    let kept = Box::new(with_rep2());
+    apply(&mut state, Command::Recover { survivor: node(1), pool_id: node(98), state: kept }).expect("recovers");
+    assert!(state.volumes.contains_key("rep2"));
     assert_eq!(state.members.keys().copied().collect::<Vec<_>>(), [node(1), node(2)]);
     assert_eq!(state.pool_id, node(98));
     assert!(state.previous_pools.contains(&node(99)));

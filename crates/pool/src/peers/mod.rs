@@ -112,7 +112,11 @@ impl Peers {
     }
 
     fn lost(&self, peer: Uuid) {
-        let had = self.known.lock().get_mut(&peer).and_then(|known| known.heard.take());
+        let had = self.known.lock().get_mut(&peer).and_then(|known| {
+            // It may come back with an empty log.
+            known.applied = 0;
+            known.heard.take()
+        });
         if had.is_some() {
             tracing::info!(%peer, "member disconnected");
             self.changes.send_modify(|count| *count += 1);

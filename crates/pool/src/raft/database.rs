@@ -3,6 +3,7 @@
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mortar_logic::pool::State;
 use openraft::{BasicNode, Entry, LogId, StoredMembership, Vote};
@@ -30,6 +31,9 @@ pub enum DatabaseError {
     Storage(#[from] redb::Error),
     #[error("an entry of the pool's database is not understood: {0}")]
     Decode(#[from] serde_json::Error),
+    /// The consensus that asks has been ended; its last tasks must not write into its successor's log.
+    #[error("this use of the pool's database has ended")]
+    Ended,
 }
 
 macro_rules! from_redb {
@@ -51,10 +55,11 @@ pub(super) struct StoredMachine {
     pub(super) state: State,
 }
 
-/// A handle; clones share the file.
+/// A handle; clones share the file and their end.
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
     file: Arc<redb::Database>,
+    ended: Arc<AtomicBool>,
 }
 
 impl Database {
@@ -68,19 +73,54 @@ impl Database {
         transaction.open_table(LOG)?;
         transaction.open_table(META)?;
         transaction.commit()?;
-        Ok(Self { file: Arc::new(file) })
+        Ok(Self { file: Arc::new(file), ended: Arc::default() })
     }
 
-    /// Empties it: the node leaves its pool.
+    /// A handle for one life of the consensus.
+    pub(crate) fn life(&self) -> Self {
+        Self { file: Arc::clone(&self.file), ended: Arc::default() }
+    }
+
+    /// From now on this life's handles write nothing any more. What has begun to be written is finished before the next
+    /// write of another life.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    fn begin_write(&self) -> Result<redb::WriteTransaction, DatabaseError> {
+        let transaction = self.file.begin_write()?;
+        // Looked at with the file's only write lock in hand, so that nothing slips in behind the end.
+        if self.ended.load(Ordering::Acquire) {
+            transaction.abort()?;
+            return Err(DatabaseError::Ended);
+        }
+        Ok(transaction)
+    }
+
+    /// Makes it the database of a pool: what it holds of another one is forgotten, except for the configuration when
+    /// the new pool goes on from it.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub(crate) fn wipe(&self) -> Result<(), DatabaseError> {
-        let transaction = self.file.begin_write()?;
+    /// When the file cannot be read or written; it is as it was then.
+    pub(crate) fn belong_to(&self, pool_id: Uuid, recovered_from: Option<Uuid>) -> Result<(), DatabaseError> {
+        let found = self.pool_id()?;
+        if found == Some(pool_id) {
+            return Ok(());
+        }
+        let goes_on = found.is_some() && found == recovered_from;
+        let kept = if goes_on { self.machine()?.map(|stored| stored.state) } else { None };
+        let transaction = self.begin_write()?;
         transaction.delete_table(LOG)?;
         transaction.delete_table(META)?;
         transaction.open_table(LOG)?;
-        transaction.open_table(META)?;
+        {
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(POOL, serde_json::to_vec(&pool_id)?.as_slice())?;
+            if let Some(state) = kept {
+                let machine = StoredMachine { state, ..StoredMachine::default() };
+                meta.insert(MACHINE, serde_json::to_vec(&machine)?.as_slice())?;
+            }
+        }
         transaction.commit()?;
         Ok(())
     }
@@ -94,7 +134,7 @@ impl Database {
 
     fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<(), DatabaseError> {
         let bytes = serde_json::to_vec(value)?;
-        let transaction = self.file.begin_write()?;
+        let transaction = self.begin_write()?;
         transaction.open_table(META)?.insert(key, bytes.as_slice())?;
         transaction.commit()?;
         Ok(())
@@ -104,14 +144,8 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub(crate) fn pool_id(&self) -> Result<Option<Uuid>, DatabaseError> {
+    fn pool_id(&self) -> Result<Option<Uuid>, DatabaseError> {
         self.get(POOL)
-    }
-
-    /// # Errors
-    /// When the file cannot be written.
-    pub(crate) fn set_pool_id(&self, pool_id: Uuid) -> Result<(), DatabaseError> {
-        self.put(POOL, &pool_id)
     }
 
     pub(super) fn vote(&self) -> Result<Option<Vote<Uuid>>, DatabaseError> {
@@ -169,7 +203,7 @@ impl Database {
     }
 
     pub(super) fn append(&self, entries: &[Entry<TypeConfig>]) -> Result<(), DatabaseError> {
-        let transaction = self.file.begin_write()?;
+        let transaction = self.begin_write()?;
         {
             let mut table = transaction.open_table(LOG)?;
             for entry in entries {
@@ -182,7 +216,7 @@ impl Database {
 
     /// Drops the entry and all behind it.
     pub(super) fn truncate(&self, from: u64) -> Result<(), DatabaseError> {
-        let transaction = self.file.begin_write()?;
+        let transaction = self.begin_write()?;
         transaction.open_table(LOG)?.retain_in(from.., |_, _| false)?;
         transaction.commit()?;
         Ok(())
@@ -190,7 +224,7 @@ impl Database {
 
     /// Drops the entry and all before it.
     pub(super) fn purge(&self, upto: LogId<Uuid>) -> Result<(), DatabaseError> {
-        let transaction = self.file.begin_write()?;
+        let transaction = self.begin_write()?;
         transaction.open_table(META)?.insert(PURGED, serde_json::to_vec(&upto)?.as_slice())?;
         transaction.open_table(LOG)?.retain_in(..=upto.index, |_, _| false)?;
         transaction.commit()?;

@@ -8,7 +8,7 @@ mod network;
 use std::io::Cursor;
 use std::sync::Arc;
 
-use mortar_logic::pool::{Applied, Command, Refusal, State};
+use mortar_logic::pool::{Applied, Command, Refusal};
 use openraft::{BasicNode, Config, SnapshotPolicy};
 use uuid::Uuid;
 
@@ -75,15 +75,4 @@ pub(crate) fn stored_view(database: &Database) -> Result<View, DatabaseError> {
         applied_index: stored.applied.map_or(0, |id| id.index),
         state: stored.state,
     }))
-}
-
-/// Forgets log, vote and membership but keeps the configuration: the survivor of a lost majority begins a new log.
-///
-/// # Errors
-/// When the database cannot be written.
-pub(crate) fn keep_only_state(database: &Database) -> Result<State, DatabaseError> {
-    let state = database.machine()?.map(|stored| stored.state).unwrap_or_default();
-    database.wipe()?;
-    database.save_machine(&database::StoredMachine { state: state.clone(), ..Default::default() })?;
-    Ok(state)
 }

@@ -26,7 +26,6 @@ use crate::raft::{APPEND, SNAPSHOT, VOTE};
 
 /// A brick process that is not up by then is reported.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(12);
-const APPLY_TIMEOUT: Duration = Duration::from_secs(4);
 
 macro_rules! internal {
     ($request:ty, $path:literal -> $answer:ty) => {
@@ -49,6 +48,13 @@ pub(crate) struct Written {
     pub index: u64,
     pub applied: Applied,
 }
+
+/// Waits until the asked node has applied an entry of the log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Reached {
+    pub(crate) index: u64,
+}
+internal!(Reached, "internal/reached" -> ());
 
 /// Bricks of a volume to be, on the asked node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -118,6 +124,10 @@ pub(super) fn routes(router: Router<Arc<Node>>) -> Router<Arc<Node>> {
     let router = route(router, |node, request: Write| async move {
         let written = node.write_for_member(request.command).await?;
         Ok(written.map(|(index, applied)| Written { index, applied }))
+    });
+    let router = route(router, |node, request: Reached| async move {
+        node.reach(request.index).await;
+        Ok(())
     });
     let router = route(router, |node, request: Prepare| async move { prepare(node, request).await });
     let router = route(router, |node, request: StartCheck| async move { start_check(node, &request.volume).await });
@@ -228,9 +238,7 @@ async fn start_check(node: Arc<Node>, name: &str) -> Result<(), Error> {
 }
 
 async fn settle(node: &Node, request: &Settle) -> Vec<String> {
-    let mut view = node.watch_view();
-    // A node that lags says which of its bricks do not run all the same.
-    let _ = tokio::time::timeout(APPLY_TIMEOUT, view.wait_for(|view| view.applied_index >= request.index)).await;
+    node.reach(request.index).await;
     let now = node.view();
     node.supervisor.reconcile(&now.state);
     match now.state.volumes.get(&request.volume) {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use mortar_api::volume as api;
 use mortar_api::{Error, ErrorKind};
-use mortar_logic::pool::options::{self, Scope};
+use mortar_logic::pool::options;
 use mortar_logic::pool::{Applied, Command, Layout, NewBrick, NewVolume, State, Volume, VolumeState, check};
 use uuid::Uuid;
 
@@ -351,9 +351,8 @@ fn get(node: &Node, request: &api::Get) -> Result<Vec<api::OptionValue>, Error> 
     }
     let volume = Node::find_volume(&view.state, &request.name)?;
     if request.key == "all" {
-        let mut seen = std::collections::BTreeSet::new();
-        let known = options::all().iter().filter(|known| known.scope == Scope::Volume || known.shown().is_some());
-        return Ok(known.filter(|known| seen.insert(known.key)).filter_map(|known| value_of(volume, known)).collect());
+        // Keys of two translators are listed twice, as there.
+        return Ok(options::all().iter().filter_map(|known| value_of(volume, known)).collect());
     }
     if request.key.starts_with("user.") {
         let value = volume.option(&request.key).map(|value| (value.to_owned(), false));
