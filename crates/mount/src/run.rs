@@ -10,6 +10,7 @@ use mortar_rpc::Endpoint;
 use mortar_sys::daemon::{Side, fork};
 use mortar_types::fop::Lookup;
 use mortar_types::{Context, Errno, Fops, Gfid};
+use mortar_volume::client::ConnectError;
 use mortar_volume::getspec::{self, GetspecError, VolfileServer};
 use mortar_volume::graph::{Graph, GraphError, GraphOptions, WaitError};
 use mortar_wire::volfile::{ParseError, Volfile};
@@ -34,7 +35,7 @@ pub enum Error {
     Volfile(#[from] ParseError),
     #[error(transparent)]
     Graph(Box<GraphError>),
-    #[error("volume {volume} does not answer: {reason}; is it started?")]
+    #[error("volume {volume} is not available: {reason}{}", hint(reason, volume))]
     NotUp { volume: String, reason: Box<WaitError> },
     #[error("volume {volume} has no directory {subdir}")]
     NoSubdir { volume: String, subdir: String },
@@ -53,6 +54,16 @@ pub enum Error {
     /// What the background process said before it ended.
     #[error("{0}")]
     Background(String),
+}
+
+/// What to do about a volume that did not come up, where that can be said.
+fn hint(reason: &WaitError, volume: &str) -> String {
+    match reason {
+        WaitError::Hopeless(ConnectError::NotRunning { .. }) => {
+            format!("; start the volume with: gluster volume start {volume}")
+        }
+        WaitError::Hopeless(_) | WaitError::Timeout { .. } => String::new(),
+    }
 }
 
 impl From<GraphError> for Error {
