@@ -107,7 +107,7 @@ impl RaftLogStorage<TypeConfig> for Log {
     {
         let entries: Vec<_> = entries.into_iter().collect();
         let written = blocking(&self.database, move |database| database.append(&entries)).await;
-        let outcome = written.as_ref().map(|()| ()).map_err(|error| io::Error::other(error.to_string()));
+        let outcome = written.as_ref().copied().map_err(|error| io::Error::other(error.to_string()));
         callback.log_io_completed(outcome);
         written.map_err(|error| failed(&error, |error| StorageIOError::write_logs(error)))
     }

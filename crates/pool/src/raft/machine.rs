@@ -130,13 +130,16 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let stored = blocking(&self.database, Database::snapshot::<StoredSnapshot>)
             .await
             .map_err(|error| StorageError::IO { source: StorageIOError::read_snapshot(None, &error) })?;
-        stored.map(|stored| sendable(&stored)).transpose()
+        stored.map(|stored| sendable(&stored)).transpose().map_err(|error| unreadable(&error))
     }
 }
 
-fn sendable(stored: &StoredSnapshot) -> Result<Snapshot<TypeConfig>, StorageError<Uuid>> {
-    let bytes = serde_json::to_vec(&stored.state)
-        .map_err(|error| StorageError::IO { source: StorageIOError::read_snapshot(None, &error) })?;
+fn unreadable(error: &serde_json::Error) -> StorageError<Uuid> {
+    StorageError::IO { source: StorageIOError::read_snapshot(None, error) }
+}
+
+fn sendable(stored: &StoredSnapshot) -> serde_json::Result<Snapshot<TypeConfig>> {
+    let bytes = serde_json::to_vec(&stored.state)?;
     Ok(Snapshot { meta: stored.meta.clone(), snapshot: Box::new(Cursor::new(bytes)) })
 }
 
@@ -157,7 +160,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             snapshot_id: format!("{index}-{}", machine.state.revision),
         };
         let stored = StoredSnapshot { meta, state: machine.state };
-        let snapshot = sendable(&stored)?;
+        let snapshot = sendable(&stored).map_err(|error| unreadable(&error))?;
         blocking(&self.database, move |database| database.save_snapshot(&stored))
             .await
             .map_err(|error| StorageError::IO { source: StorageIOError::write_snapshot(None, &error) })?;

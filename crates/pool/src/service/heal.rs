@@ -23,7 +23,7 @@ pub(super) fn routes(router: Router<Arc<Node>>) -> Router<Arc<Node>> {
     route(router, |node, request: Progress| async move { progress(&node, &request).await })
 }
 
-fn healable<'a>(volume: &'a Volume) -> Result<&'a Volume, Error> {
+fn healable(volume: &Volume) -> Result<&Volume, Error> {
     if volume.is_replicate() {
         return Ok(volume);
     }

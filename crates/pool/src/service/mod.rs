@@ -62,7 +62,7 @@ where
     F: Fn(Arc<Node>, O) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Result<O::Answer, Error>> + Send,
 {
-    guarded(router, |node, caller| node.admits(caller), move |node, _, request| handler(node, request))
+    guarded(router, Node::admits, move |node, _, request| handler(node, request))
 }
 
 /// Adds an operation for callers that `admit` lets in.

@@ -264,7 +264,7 @@ async fn settle(node: &Node, volume: &Volume) -> Vec<String> {
     for answered in futures::future::join_all(asked).await {
         match answered {
             Ok(missing) => {
-                warnings.extend(missing.into_iter().map(|name| format!("{name} is not running yet; see its log")))
+                warnings.extend(missing.into_iter().map(|name| format!("{name} is not running yet; see its log")));
             }
             Err(error) => warnings.push(error.message),
         }
