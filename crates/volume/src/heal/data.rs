@@ -185,7 +185,8 @@ impl<'a> Heal<'a> {
     }
 
     async fn write(&mut self, children: Children, offset: u64, data: Bytes) -> Result<(), Error> {
-        let request = |_| Write { gfid: self.gfid, fd: Fd::ANONYMOUS, offset, flags: 0, data: data.clone(), xdata: None };
+        let request =
+            |_| Write { gfid: self.gfid, fd: Fd::ANONYMOUS, offset, flags: 0, data: data.clone(), xdata: None };
         let answers = self.session.each(children, request).await;
         let mut failed = Vec::new();
         for (child, answer) in answers.iter() {
@@ -217,8 +218,7 @@ impl<'a> Heal<'a> {
         }
         let source = self.plan.source;
         let len = u32::try_from(len).unwrap_or(u32::MAX);
-        let request =
-            |_| Rchecksum { gfid: self.gfid, fd: Fd::ANONYMOUS, offset, len, flags: 0, xdata: None };
+        let request = |_| Rchecksum { gfid: self.gfid, fd: Fd::ANONYMOUS, offset, len, flags: 0, xdata: None };
         let answers = self.session.each(sinks.or(Children::only(source)), request).await;
         // A brick that computes no checksum is no obstacle: the block is copied.
         let Some(Ok(model)) = &answers[source] else { return Ok(Children::NONE) };
@@ -234,7 +234,8 @@ impl<'a> Heal<'a> {
         looks.complete()?;
         let now = looks.matrix(Slot::Data);
         let source = self.plan.source;
-        let accused_anew = now.children().iter().any(|witness| now.count(witness, source) != self.read.count(witness, source));
+        let accused_anew =
+            now.children().iter().any(|witness| now.count(witness, source) != self.read.count(witness, source));
         if accused_anew {
             return Err(Error::SourceChanged);
         }

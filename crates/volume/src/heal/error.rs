@@ -39,7 +39,10 @@ impl Error {
 
     /// Whether trying again soon can help without anybody doing anything.
     pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Busy | Self::MissingOn(_) | Self::SourceChanged | Self::WaitsForMove(_) | Self::Names { .. })
+        matches!(
+            self,
+            Self::Busy | Self::MissingOn(_) | Self::SourceChanged | Self::WaitsForMove(_) | Self::Names { .. }
+        )
     }
 }
 
@@ -67,7 +70,9 @@ fn describe(names: &[(Bytes, Conflict)]) -> String {
                 format!("\"{name}\" has one type on brick {} and another on brick {}", one.0, other.0)
             }
             Conflict::NoGfid => format!("\"{name}\" has no gfid on any brick"),
-            Conflict::NoAnswer { child, errno } => format!("brick {} does not say what \"{name}\" is: {errno}", child.0),
+            Conflict::NoAnswer { child, errno } => {
+                format!("brick {} does not say what \"{name}\" is: {errno}", child.0)
+            }
         }
     };
     names.iter().take(3).map(describe).collect::<Vec<_>>().join("; ")

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::graph;
 use crate::heal::entry::{self, Scope};
 use crate::heal::set::{ReplicaSet, Session};
-use crate::heal::{inode, volfile};
+use crate::heal::{Error, inode, volfile};
 use crate::replicate::HealHook;
 
 /// Inodes healed at once (`cluster.background-self-heal-count`).
@@ -106,9 +106,18 @@ async fn heal(set: Arc<ReplicaSet>, suspect: Suspect) {
     }
     let result = match &suspect {
         Suspect::Inode(gfid) => inode::heal(&set, *gfid, Scope::Changed).await.map(|_| ()),
-        Suspect::Name(parent, name) => entry::heal_name(&Session::new(&set), *parent, name).await.map(|_| ()),
+        Suspect::Name(parent, name) => heal_name(&set, *parent, name).await,
     };
     if let Err(error) = result {
         tracing::debug!(volume = %set.name, ?suspect, %error, "not healed on access");
     }
+}
+
+/// The name, and what it brought.
+async fn heal_name(set: &ReplicaSet, parent: Gfid, name: &Bytes) -> Result<(), Error> {
+    let healed = entry::heal_name(&Session::new(set), parent, name).await?;
+    for gfid in healed.follow {
+        inode::heal(set, gfid, Scope::Changed).await?;
+    }
+    healed.left.map_or(Ok(()), Err)
 }

@@ -96,12 +96,7 @@ struct Inspected {
     why: Option<String>,
 }
 
-async fn inspect(
-    session: &Session<'_>,
-    gfid: Gfid,
-    looks: &Looks,
-    answered: Children,
-) -> Result<Inspected, Error> {
+async fn inspect(session: &Session<'_>, gfid: Gfid, looks: &Looks, answered: Children) -> Result<Inspected, Error> {
     let set = session.set;
     let need = Need::new(set, looks)?;
     let mut why = None;

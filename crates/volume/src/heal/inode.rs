@@ -1,7 +1,7 @@
 //! Heal of one inode: whatever of metadata, content and names its marks ask for.
 
-use mortar_logic::heal::metadata::Attributes;
 use mortar_logic::heal::Children;
+use mortar_logic::heal::metadata::Attributes;
 use mortar_logic::replicate::changelog::Slot;
 use mortar_types::{Errno, FileType, Gfid};
 
@@ -14,7 +14,7 @@ use crate::heal::{Error, Healed, data, metadata};
 /// How an inode is after a heal was tried.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum State {
-    /// All copies are good; something was done for it.
+    /// Something was done for it; unless [`Healed::left`] says otherwise all copies are good now.
     Healed(Healed),
     /// All copies were good.
     Clean,
@@ -22,7 +22,7 @@ pub enum State {
     Gone,
 }
 
-/// Heals it. Metadata first: a file that was not there yet has neither owner nor mode of its own, and must have them before
+/// Heals it; an error means that nothing was done. Metadata first: a file that was not there yet has neither owner nor mode of its own, and must have them before
 /// it has content.
 pub async fn heal(set: &ReplicaSet, gfid: Gfid, scope: Scope) -> Result<State, Error> {
     if !set.are_all_up() {
@@ -36,12 +36,8 @@ pub async fn heal(set: &ReplicaSet, gfid: Gfid, scope: Scope) -> Result<State, E
     let need = Need::new(set, &looks)?;
     let mut total = Healed::default();
     // One kind in split-brain does not keep the others from healing.
-    let mut first_error = None;
-    let mut note = |result: Result<Healed, Error>| match result {
-        Ok(healed) => total.add(healed),
-        Err(error) => {
-            first_error.get_or_insert(error);
-        }
+    let mut note = |result: Result<Healed, Error>| {
+        total.add(result.unwrap_or_else(|error| Healed { left: Some(error), ..Healed::default() }));
     };
     if need.metadata {
         note(metadata::heal(&session, gfid).await);
@@ -52,14 +48,15 @@ pub async fn heal(set: &ReplicaSet, gfid: Gfid, scope: Scope) -> Result<State, E
     if need.entry || (scope == Scope::All && need.is_dir) {
         note(entry::heal(&session, gfid, scope).await);
     }
-    if let Some(error) = first_error {
-        return Err(error);
-    }
     if need.is_nothing() {
         // The index named it all the same (a crash between mark and index): let the bricks look again.
         session.touch_index(gfid, Some(&entry::purge())).await;
     }
-    Ok(if total.changed { State::Healed(total) } else { State::Clean })
+    match total.left {
+        Some(error) if !total.changed => Err(error),
+        _ if !total.changed => Ok(State::Clean),
+        _ => Ok(State::Healed(total)),
+    }
 }
 
 fn is_gone(set: &ReplicaSet, looks: &Looks) -> Result<bool, Error> {

@@ -147,7 +147,8 @@ impl Session<'_> {
 
     /// Adds nothing to the changelogs: makes each brick's index look at them and drop the inode when all are zero.
     pub async fn touch_index(&self, gfid: Gfid, xdata: Option<&Dict>) {
-        let zeros = self.set.keys.xattrop(&SubvolMap::filled(self.set.children.len(), Changelog::CLEAN), Changelog::CLEAN);
+        let zeros =
+            self.set.keys.xattrop(&SubvolMap::filled(self.set.children.len(), Changelog::CLEAN), Changelog::CLEAN);
         let request = |_| Xattrop { gfid, op: XattropOp::AddArray, dict: Some(zeros.clone()), xdata: xdata.cloned() };
         self.failures(self.set.all(), request).await;
     }
@@ -161,9 +162,13 @@ impl Session<'_> {
         slots: &[Slot],
     ) -> Result<(), Error> {
         let mark = slots.iter().fold(Changelog::CLEAN, |mark, slot| mark.plus(Changelog::in_slot(*slot, 1)));
-        let pending = SubvolMap::from_fn(self.set.children.len(), |child| {
-            if accused.contains(child) { mark } else { Changelog::CLEAN }
-        });
+        let pending =
+            SubvolMap::from_fn(
+                self.set.children.len(),
+                |child| {
+                    if accused.contains(child) { mark } else { Changelog::CLEAN }
+                },
+            );
         let dict = self.set.keys.xattrop(&pending, Changelog::CLEAN);
         let request = |_| Xattrop { gfid, op: XattropOp::AddArray, dict: Some(dict.clone()), xdata: None };
         let failed = self.failures(witnesses, request).await;

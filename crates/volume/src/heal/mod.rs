@@ -43,6 +43,8 @@ pub struct Healed {
     pub bytes: u64,
     /// Inodes that were made on a sink: empty there, to be healed next.
     pub follow: Vec<Gfid>,
+    /// What could not be done beside it, the first reason.
+    pub left: Option<Error>,
 }
 
 impl Healed {
@@ -50,5 +52,8 @@ impl Healed {
         self.changed |= other.changed;
         self.bytes += other.bytes;
         self.follow.extend(other.follow);
+        if self.left.is_none() {
+            self.left = other.left;
+        }
     }
 }

@@ -38,11 +38,7 @@ fn first_path(value: &Bytes) -> Option<Bytes> {
 }
 
 /// The parent and name by which the child has a directory now, verified by looking it up.
-pub(crate) async fn place(
-    session: &Session<'_>,
-    child: SubvolId,
-    gfid: Gfid,
-) -> Result<Option<(Gfid, Bytes)>, Error> {
+pub(crate) async fn place(session: &Session<'_>, child: SubvolId, gfid: Gfid) -> Result<Option<(Gfid, Bytes)>, Error> {
     let Some(path) = path(session, child, gfid).await else { return Ok(None) };
     let (mut parent, mut found) = (Gfid::ROOT, None);
     for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {

@@ -131,19 +131,24 @@ async fn pass(set: &ReplicaSet, gfids: VecDeque<Gfid>, scope: Scope, progress: &
         }
         progress.pending.store((queue.len() + running.len()) as u64, Ordering::Relaxed);
         let Some((gfid, outcome)) = running.next().await else { return summary };
-        match outcome {
+        // It may be named again, by the directory that has just brought it to a sink.
+        known.remove(&gfid);
+        summary.left.retain(|(earlier, _)| *earlier != gfid);
+        let error = match outcome {
             Ok(State::Healed(healed)) => {
                 summary.healed += 1;
                 progress.healed.fetch_add(1, Ordering::Relaxed);
                 progress.bytes.fetch_add(healed.bytes, Ordering::Relaxed);
                 queue.extend(healed.follow.into_iter().filter(|follow| known.insert(*follow)));
+                healed.left
             }
-            Ok(State::Clean | State::Gone) => {}
-            Err(error) => {
-                tracing::debug!(volume = %set.name, %gfid, %error, "not healed");
-                progress.failed.fetch_add(1, Ordering::Relaxed);
-                summary.left.push((gfid, error));
-            }
+            Ok(State::Clean | State::Gone) => None,
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
+            tracing::debug!(volume = %set.name, %gfid, %error, "not healed");
+            progress.failed.fetch_add(1, Ordering::Relaxed);
+            summary.left.push((gfid, error));
         }
     }
 }
@@ -225,7 +230,9 @@ pub async fn empty_parking(set: &ReplicaSet) -> Result<(), Error> {
     let session = Session::new(set);
     for child in set.all().iter() {
         for name in listing::names(&session, child, set.parking_gfid()).await? {
-            let Some(gfid) = std::str::from_utf8(&name).ok().and_then(|text| text.parse::<Gfid>().ok()) else { continue };
+            let Some(gfid) = std::str::from_utf8(&name).ok().and_then(|text| text.parse::<Gfid>().ok()) else {
+                continue;
+            };
             if !has_use(&session, child, gfid).await? {
                 crate::heal::entry::throw_away_parked(&session, child, gfid).await?;
             }

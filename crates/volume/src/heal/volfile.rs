@@ -40,11 +40,7 @@ pub struct Section {
 
 /// All replica sets of a volfile, connecting to their bricks. `glusterd_port`: where the bricks' hosts are asked for ports,
 /// when not at the usual one.
-pub fn sections(
-    volfile: &Volfile,
-    identity: &Identity,
-    glusterd_port: Option<u16>,
-) -> Result<Vec<Section>, Error> {
+pub fn sections(volfile: &Volfile, identity: &Identity, glusterd_port: Option<u16>) -> Result<Vec<Section>, Error> {
     let replicas = volfile.volumes.iter().filter(|section| section.kind == "cluster/replicate");
     replicas.map(|section| self::section(volfile, section, identity, glusterd_port)).collect()
 }
@@ -130,10 +126,7 @@ mod tests {
         assert!(section.set.granular && section.enabled);
         assert_eq!(section.heal_timeout, HEAL_TIMEOUT_DEFAULT);
         assert_eq!(section.set.keys.pending[SubvolId(2)], "trusted.afr.rep3-client-2");
-        assert_eq!(
-            section.set.parking_name(),
-            ".glusterfs-anonymous-inode-87bda2a5-e25d-471d-90b0-91944177f4aa"
-        );
+        assert_eq!(section.set.parking_name(), ".glusterfs-anonymous-inode-87bda2a5-e25d-471d-90b0-91944177f4aa");
         assert_eq!(section.set.parking_gfid().to_string(), "86bda2a5-e25d-471d-90b0-91944177f4aa");
     }
 

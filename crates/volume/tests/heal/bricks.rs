@@ -16,7 +16,8 @@ use mortar_volume::replicate::{self, Replicate};
 use mortar_volume::utime::Utime;
 use parking_lot::Mutex;
 
-pub(crate) const VOLUME_ID: Gfid = Gfid([0x4e, 0x63, 0xd1, 0xed, 0x60, 0x9e, 0x42, 0x5d, 0xaa, 0xec, 0xf6, 0x8c, 0xff, 0x7c, 0x60, 0x74]);
+pub(crate) const VOLUME_ID: Gfid =
+    Gfid([0x4e, 0x63, 0xd1, 0xed, 0x60, 0x9e, 0x42, 0x5d, 0xaa, 0xec, 0xf6, 0x8c, 0xff, 0x7c, 0x60, 0x74]);
 
 /// A store with locks, as a brick process has them.
 pub(crate) struct Brick {
@@ -33,6 +34,8 @@ impl Brick {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("brick");
         std::fs::create_dir(&root).unwrap();
+        // Not by umask: a store in another test's thread clears it for the whole process.
+        std::fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         set_xattr(&root, "trusted.glusterfs.volume-id", &VOLUME_ID.0);
         let mut brick = Self::open(&root, at, VOLUME_ID);
         brick._dir = Some(dir);
@@ -143,6 +146,8 @@ pub(crate) struct Cluster {
     pub(crate) bricks: Vec<Brick>,
     pub(crate) client: Client,
     pub(crate) healer: Vec<Arc<Connection>>,
+    /// The children without content are the last so many.
+    pub(crate) arbiters: usize,
     volume: String,
     volume_id: Gfid,
 }
@@ -162,7 +167,7 @@ impl Cluster {
     pub(crate) fn over(volume: &str, volume_id: Gfid, bricks: Vec<Brick>) -> Self {
         let client = Client::new(volume, &bricks);
         let healer = bricks.iter().map(Brick::connect).collect();
-        Self { bricks, client, healer, volume: volume.to_owned(), volume_id }
+        Self { bricks, client, healer, arbiters: 0, volume: volume.to_owned(), volume_id }
     }
 
     pub(crate) fn another_client(&self) -> Client {
@@ -178,8 +183,8 @@ impl Cluster {
             keys: Keys::new(brick_ids(&self.volume, self.bricks.len())),
             children: children.into(),
             volume_id: self.volume_id.0,
-            arbiter: None,
-            quorum: None,
+            arbiter: (self.arbiters > 0).then(|| SubvolId(self.bricks.len() - 1)),
+            quorum: (self.bricks.len() > 2).then(|| self.bricks.len() / 2 + 1),
             granular: true,
             algorithm: Algorithm::Auto,
             policy: Resolve::Leave,
@@ -200,8 +205,7 @@ impl Client {
     fn new(volume: &str, bricks: &[Brick]) -> Self {
         let connections: Vec<_> = bricks.iter().map(Brick::connect).collect();
         let children = connections.iter().map(|connection| Arc::clone(connection) as Arc<dyn Fops>).collect();
-        let mut options =
-            replicate::Options::new(format!("{volume}-replicate-0"), brick_ids(volume, bricks.len()));
+        let mut options = replicate::Options::new(format!("{volume}-replicate-0"), brick_ids(volume, bricks.len()));
         options.granular_entry_heal = true;
         let replicate = Replicate::new(options, children);
         let top = Utime::new(format!("{volume}-utime"), Arc::clone(&replicate) as Arc<dyn Fops>);
@@ -211,10 +215,6 @@ impl Client {
 
 fn brick_ids(volume: &str, count: usize) -> Vec<String> {
     (0..count).map(|at| format!("{volume}-client-{at}")).collect()
-}
-
-pub(crate) fn only(child: usize) -> mortar_logic::heal::Children {
-    mortar_logic::heal::Children::only(SubvolId(child))
 }
 
 pub(crate) fn set_xattr(path: &Path, name: &str, value: &[u8]) {

@@ -3,8 +3,13 @@
 //! Needs root and a file system with trusted xattrs; without, every test says so and passes.
 
 mod bricks;
+mod concurrent;
 mod files;
+mod fixtures;
+mod interrupted;
+mod more;
 mod scenarios;
+mod split_brain;
 mod tree;
 
 use std::sync::OnceLock;

@@ -57,20 +57,12 @@ async fn check(
 
 #[tokio::test]
 async fn append() {
-    check(
-        async |f| f.create("h1", b"one\n").await,
-        async |f| f.append("h1", b"two\n").await,
-    )
-    .await;
+    check(async |f| f.create("h1", b"one\n").await, async |f| f.append("h1", b"two\n").await).await;
 }
 
 #[tokio::test]
 async fn overwrite() {
-    check(
-        async |f| f.create("h2", b"one is long\n").await,
-        async |f| f.overwrite("h2", b"two\n").await,
-    )
-    .await;
+    check(async |f| f.create("h2", b"one is long\n").await, async |f| f.overwrite("h2", b"two\n").await).await;
 }
 
 #[tokio::test]

@@ -86,7 +86,8 @@ pub(crate) fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
 pub(crate) fn visible(root: &Path) -> BTreeMap<String, String> {
     let strip = |text: String| {
         let (head, xattrs) = text.split_once("xattrs {").unwrap();
-        let kept: Vec<_> = xattrs.trim_end_matches('}').split(", ").filter(|xattr| !xattr.contains("trusted.afr.")).collect();
+        let kept: Vec<_> =
+            xattrs.trim_end_matches('}').split(", ").filter(|xattr| !xattr.contains("trusted.afr.")).collect();
         format!("{head}{}", kept.join(" "))
     };
     snapshot(root).into_iter().map(|(path, text)| (path, strip(text))).collect()

@@ -188,7 +188,8 @@ impl Daemon {
             task.abort();
         }
         text.clone_into(&mut volume.volfile);
-        volume.workers = sections.into_iter().filter(|section| section.enabled).map(|section| self.start(section)).collect();
+        volume.workers =
+            sections.into_iter().filter(|section| section.enabled).map(|section| self.start(section)).collect();
         tracing::info!(volume = name, sets = volume.workers.len(), "healing");
         Ok(())
     }
@@ -250,9 +251,7 @@ struct Control(Arc<Daemon>);
 impl Handler for Control {
     async fn request(&self, request: Request) -> Reply {
         match request {
-            Request::Status { .. } => {
-                Reply::Status(StatusReply { pid: std::process::id(), ..StatusReply::default() })
-            }
+            Request::Status { .. } => Reply::Status(StatusReply { pid: std::process::id(), ..StatusReply::default() }),
             Request::Terminate => {
                 self.0.stop.notify_one();
                 Reply::Ok
@@ -270,7 +269,8 @@ impl Handler for Control {
 }
 
 fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
 }
 
 #[cfg(test)]

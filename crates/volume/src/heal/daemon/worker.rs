@@ -11,10 +11,10 @@ use mortar_types::{Gfid, SubvolId, Upcall, UpcallSink, keys};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::heal::Error;
 use crate::heal::set::{ReplicaSet, Session};
 use crate::heal::sweep::{Progress, Snapshot, Summary, empty_parking, full_sweep, index_sweep};
 use crate::heal::volfile::Section;
-use crate::heal::Error;
 
 /// A sweep that left entries which may heal by themselves is repeated after so long, then after twice that, and so on.
 const RETRY_FIRST: Duration = Duration::from_secs(1);

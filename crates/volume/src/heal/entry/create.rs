@@ -96,8 +96,7 @@ impl Maker<'_> {
     /// The child has the inode under another name, or parked.
     async fn link(&self, sink: SubvolId) -> Result<(), Error> {
         let gfid = self.stat.gfid;
-        let request =
-            Link { gfid, new_parent: self.dir, new_name: self.name.clone(), xdata: Some(internal()) };
+        let request = Link { gfid, new_parent: self.dir, new_name: self.name.clone(), xdata: Some(internal()) };
         self.session.must(sink, request).await?;
         unpark(self.session, gfid, sink).await
     }
@@ -113,13 +112,8 @@ impl Maker<'_> {
                 None => return Err(Error::WaitsForMove(sink)),
             }
         };
-        let request = Rename {
-            old_parent,
-            new_parent: self.dir,
-            old_name,
-            new_name: self.name.clone(),
-            xdata: Some(internal()),
-        };
+        let request =
+            Rename { old_parent, new_parent: self.dir, old_name, new_name: self.name.clone(), xdata: Some(internal()) };
         match self.session.call(sink, request).await {
             Ok(_) => Ok(()),
             // Into its own subtree: the directories between move first.

@@ -46,8 +46,7 @@ pub(super) async fn delete(
 
 async fn remove(session: &Session<'_>, dir: Gfid, name: &Bytes, kind: FileType, sink: SubvolId) -> Result<(), Error> {
     let gone = if kind == FileType::Directory {
-        let request =
-            Rmdir { parent: dir, flags: RMDIR_WHOLE_TREE, name: name.clone(), xdata: Some(internal()) };
+        let request = Rmdir { parent: dir, flags: RMDIR_WHOLE_TREE, name: name.clone(), xdata: Some(internal()) };
         session.must(sink, request).await.map(|_| ())
     } else {
         unlink(session, dir, name, sink).await

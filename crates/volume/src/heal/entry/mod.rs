@@ -53,7 +53,7 @@ pub async fn heal_name(session: &Session<'_>, dir: Gfid, name: &Bytes) -> Result
     let result = heal.name_alone(name).await;
     session.unlock(&lock).await;
     result?;
-    heal.verdict()
+    Ok(heal.verdict())
 }
 
 /// A directory being healed.
@@ -78,7 +78,7 @@ struct Begun {
 
 impl<'a> Heal<'a> {
     const fn new(session: &'a Session<'a>, dir: Gfid) -> Self {
-        let healed = Healed { changed: false, bytes: 0, follow: Vec::new() };
+        let healed = Healed { changed: false, bytes: 0, follow: Vec::new(), left: None };
         Self { session, dir, healed, conflicts: Vec::new(), failed: Vec::new() }
     }
 
@@ -100,7 +100,7 @@ impl<'a> Heal<'a> {
         let result = self.finish(&begun).await;
         self.session.unlock(&lock).await;
         result?;
-        self.verdict()
+        Ok(self.verdict())
     }
 
     /// `None`: there is nothing to heal.
@@ -208,26 +208,33 @@ impl<'a> Heal<'a> {
         let looks = self.session.look(self.dir).await;
         looks.complete()?;
         let all = self.session.set.all();
-        let failed: Children = self.failed.iter().map(|(child, _)| *child).collect();
-        let (model, good) = match begun.direction {
+        let model = match begun.direction {
             Decision::Clean => return Ok(()),
             Decision::Follow { source, .. } => {
                 let now = looks.matrix(Slot::Entry);
                 if all.iter().any(|witness| now.count(witness, source) != begun.entry.count(witness, source)) {
                     return Err(Error::SourceChanged);
                 }
-                (Some(source), all.minus(failed))
+                Some(source)
             }
-            Decision::Merge { .. } if failed.is_empty() => (looks.newest(all), all),
-            // Of a union, an incomplete part is as good as none.
-            Decision::Merge { .. } => return Ok(()),
+            Decision::Merge { .. } => looks.newest(all),
         };
-        let Some(model) = model.filter(|model| good.contains(*model)) else { return Ok(()) };
+        let Some(model) = model.filter(|model| !self.has_failed(*model)) else { return Ok(()) };
         if let Some(look) = looks.get(model) {
-            let others = good.minus(Children::only(model));
-            self.session.copy_times(self.dir, look, others).await;
+            let others = all.filter(|child| child != model && !self.has_failed(child));
+            let failed = self.session.copy_times(self.dir, look, others).await;
+            self.failed.extend(failed);
         }
-        self.take_back(begun, good, failed).await
+        let failed = all.filter(|child| self.has_failed(child));
+        if matches!(begun.direction, Decision::Merge { .. }) && !failed.is_empty() {
+            // Of a union, an incomplete part is as good as none.
+            return Ok(());
+        }
+        self.take_back(begun, all.minus(failed), failed).await
+    }
+
+    fn has_failed(&self, child: SubvolId) -> bool {
+        self.failed.iter().any(|(failed, _)| *failed == child)
     }
 
     /// The marks of names, and of "needs a full crawl".
@@ -241,15 +248,15 @@ impl<'a> Heal<'a> {
         self.session.correct(self.dir, &slots, xdata.as_ref()).await
     }
 
-    fn verdict(self) -> Result<Healed, Error> {
-        if !self.conflicts.is_empty() {
-            return Err(Error::SplitBrain(SplitBrain::Names(self.conflicts)));
-        }
+    fn verdict(mut self) -> Healed {
         let count = self.failed.len();
-        match self.failed.into_iter().next() {
-            Some((_, first)) => Err(Error::Names { count, first: Box::new(first) }),
-            None => Ok(self.healed),
-        }
+        let first = self.failed.into_iter().next().map(|(_, error)| error);
+        self.healed.left = if self.conflicts.is_empty() {
+            first.map(|first| Error::Names { count, first: Box::new(first) })
+        } else {
+            Some(Error::SplitBrain(SplitBrain::Names(self.conflicts)))
+        };
+        self.healed
     }
 }
 

@@ -37,7 +37,8 @@ impl Names {
 pub(crate) async fn seen(session: &Session<'_>, dir: Gfid, name: &Bytes) -> SubvolMap<Seen> {
     // Without this a brick answers ENODATA for an inode that a crash left without gfid.
     let xdata = Dict::new().with(keys::GFIDLESS_LOOKUP, Value::Int(1));
-    let request = |_| Lookup { gfid: Gfid::NULL, parent: dir, flags: 0, name: name.clone(), xdata: Some(xdata.clone()) };
+    let request =
+        |_| Lookup { gfid: Gfid::NULL, parent: dir, flags: 0, name: name.clone(), xdata: Some(xdata.clone()) };
     session.each(session.set.all(), request).await.map(|_, answer| match answer {
         Some(Ok(reply)) => match reply.stat.file_type() {
             Some(kind) => Seen::Present { gfid: reply.stat.gfid, kind },
