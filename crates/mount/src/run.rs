@@ -13,6 +13,7 @@ use mortar_types::{Context, Errno, Fops, Gfid};
 use mortar_volume::client::ConnectError;
 use mortar_volume::getspec::{self, GetspecError, VolfileServer};
 use mortar_volume::graph::{Graph, GraphError, GraphOptions, WaitError};
+use mortar_volume::replicate::Replicate;
 use mortar_wire::volfile::{ParseError, Volfile};
 use rustix::mount::{MountFlags, mount_remount};
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +24,9 @@ use crate::mountpoint::Attachment;
 use crate::options::{Options, TRANSFER_BYTES_MAX};
 use crate::running::{self, Running};
 use crate::source::{PORT, Source};
+
+/// How long an unmount waits for the bricks to take back locks and marks.
+const QUIESCE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why a mount did not come up, or ended other than by being unmounted.
 #[derive(Debug, thiserror::Error)]
@@ -196,11 +200,13 @@ async fn serve_until_unmounted(options: &Options, mut ready: Ready) -> Result<()
     tracing::info!(source = %options.source_text, directory = %options.directory.display(), "mounted");
     ready.tell();
     let mounted = running.mounted().clone();
+    let replicas = volume.replicas();
     let mut ended = std::pin::pin!(running.ended());
     let mut followed = std::pin::pin!(volume.follow());
     tokio::select! {
         result = &mut ended => {
             tracing::info!("unmounted");
+            quiesce(&replicas).await;
             return Ok(result?);
         }
         () = &mut followed => {}
@@ -211,7 +217,19 @@ async fn serve_until_unmounted(options: &Options, mut ready: Ready) -> Result<()
     if mounted.unmount(false).is_err() {
         mounted.unmount(true).map_err(system("unmount"))?;
     }
-    Ok(ended.await?)
+    let result = ended.await;
+    quiesce(&replicas).await;
+    Ok(result?)
+}
+
+/// Gives back what the replicate layers hold, so that no dirty mark is left for the healer. A brick that does not answer
+/// may not keep the process: its marks are healed when it returns.
+async fn quiesce(replicas: &[Arc<Replicate>]) {
+    for replica in replicas {
+        if tokio::time::timeout(QUIESCE_LIMIT, replica.quiesce()).await.is_err() {
+            tracing::warn!("a brick does not answer; its locks end with the connection");
+        }
+    }
 }
 
 fn attachment(options: &Options) -> Attachment {
@@ -283,6 +301,10 @@ impl Volume {
             }
             (Err(errno), _) => Err(Error::Root { volume: name(), errno }),
         }
+    }
+
+    fn replicas(&self) -> Vec<Arc<Replicate>> {
+        self.graph.replica_sets().iter().map(|set| Arc::clone(&set.layer)).collect()
     }
 
     fn top(&self) -> Arc<dyn Fops> {
