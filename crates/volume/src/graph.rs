@@ -14,6 +14,7 @@ use mortar_wire::volfile::{Volfile, VolfileVolume};
 
 use crate::client::{BrickClient, ConnectError, Identity, Options as ClientOptions, OptionsError, State, is_on};
 use crate::distribute::Distribute;
+use crate::heal;
 use crate::read_only::ReadOnly;
 use crate::replicate::{self, Replicate};
 use crate::utime::Utime;
@@ -130,6 +131,12 @@ impl Graph {
             return Err(GraphError::Empty);
         }
         Ok(Self { top: top.fops, volfile: volfile.clone(), options, identity, bricks, sets })
+    }
+
+    /// From now on, what operations find unequal is healed in the background. For who serves applications; who only
+    /// asks about a volume does not call this.
+    pub fn heal_on_access(&self) -> Result<(), heal::volfile::Error> {
+        heal::hook::attach(&self.sets)
     }
 
     /// All brick connections, in the volfile's order.

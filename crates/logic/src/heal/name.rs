@@ -90,7 +90,7 @@ fn merge(children: Children, seen: &SubvolMap<Seen>) -> Result<Plan, Conflict> {
     require_answers(children, seen)?;
     let has_gfid = |child: SubvolId| matches!(seen[child], Seen::Present { gfid, .. } if !gfid.is_null());
     let present = children.filter(|child| matches!(seen[child], Seen::Present { .. }));
-    let Some(model) = present.filter(|child| has_gfid(child)).first() else {
+    let Some(model) = present.filter(has_gfid).first() else {
         return if present.is_empty() { Ok(Plan::default()) } else { Err(Conflict::NoGfid) };
     };
     let Seen::Present { gfid, kind } = seen[model] else { return Ok(Plan::default()) };

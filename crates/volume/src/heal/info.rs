@@ -1,6 +1,7 @@
 //! What is pending, brick by brick, told without taking a lock or changing anything (`glfsheal`, `afr_get_heal_info`).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use bytes::Bytes;
 use mortar_logic::heal::name::{self, Conflict};
@@ -41,17 +42,18 @@ pub struct Pending {
 /// Asks every brick of the set. A brick that is down or fails is told as not connected.
 pub async fn info(set: &ReplicaSet) -> Vec<BrickPending> {
     let session = Session::with_pid(set, Pid::HEAL_INFO);
-    let mut judged = HashMap::new();
+    let mut judged: HashMap<Gfid, Option<(Verdict, Option<String>)>> = HashMap::new();
     let mut bricks = Vec::with_capacity(set.children.len());
     for (child, brick) in set.children.iter() {
         let gfids = if brick.is_up() { index::all_entries(&session, child).await.ok() } else { None };
         let connected = gfids.is_some();
         let mut entries = Vec::new();
         for gfid in gfids.unwrap_or_default() {
-            if !judged.contains_key(&gfid) {
-                judged.insert(gfid, judge(&session, gfid).await);
-            }
-            let Some((verdict, why)) = judged.get(&gfid).cloned().flatten() else { continue };
+            let known = match judged.entry(gfid) {
+                Entry::Occupied(known) => known.get().clone(),
+                Entry::Vacant(slot) => slot.insert(judge(&session, gfid).await).clone(),
+            };
+            let Some((verdict, why)) = known else { continue };
             entries.push(Pending { gfid, path: find_path(&session, child, gfid).await, verdict, why });
         }
         bricks.push(BrickPending { child, connected, entries });

@@ -19,7 +19,7 @@ pub async fn path(session: &Session<'_>, child: SubvolId, gfid: Gfid) -> Option<
         let request = Getxattr { gfid, name: Some(Bytes::from_static(key.as_bytes())), xdata: None };
         let Ok(reply) = session.call(child, request).await else { continue };
         let value = reply.dict.as_ref().and_then(|dict| dict.get_bytes(key));
-        if let Some(path) = value.and_then(|value| first_path(value)) {
+        if let Some(path) = value.and_then(first_path) {
             return Some(path);
         }
     }

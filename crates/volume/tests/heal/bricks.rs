@@ -176,8 +176,12 @@ impl Cluster {
 
     /// What a heal works on, over the healer's connections.
     pub(crate) fn set(&self) -> ReplicaSet {
+        self.set_over(&self.healer)
+    }
+
+    pub(crate) fn set_over(&self, connections: &[Arc<Connection>]) -> ReplicaSet {
         let children: Vec<Arc<dyn Fops>> =
-            self.healer.iter().map(|connection| Arc::clone(connection) as Arc<dyn Fops>).collect();
+            connections.iter().map(|connection| Arc::clone(connection) as Arc<dyn Fops>).collect();
         ReplicaSet {
             name: format!("{}-replicate-0", self.volume),
             keys: Keys::new(brick_ids(&self.volume, self.bricks.len())),

@@ -125,3 +125,36 @@ async fn an_inode_that_was_removed_after_it_was_parked_is_thrown_away() {
     assert_eq!(std::fs::read_dir(&parking).unwrap().count(), 0);
     assert_healed(&cluster);
 }
+
+#[tokio::test]
+async fn a_client_heals_what_it_comes_across() {
+    if !crate::can_run() {
+        return;
+    }
+    let cluster = Cluster::new(2);
+    let files = Files(&cluster.client.top);
+    files.mkdir("d").await.unwrap();
+    files.create("d/old", b"old").await.unwrap();
+    cluster.client.replicate.quiesce().await;
+    cluster.down(1);
+    files.append("d/old", b" and more").await.unwrap();
+    files.create("d/new", b"new").await.unwrap();
+    cluster.client.replicate.quiesce().await;
+    cluster.up(1);
+    // Over the client's own connections, as in a mount.
+    let set = cluster.set_over(&cluster.client.connections);
+    cluster.client.replicate.set_heal_hook(mortar_volume::heal::hook::Healer::spawn(set));
+    for _ in 0..100 {
+        for path in ["d", "d/old", "d/new"] {
+            files.stat(path).await.unwrap();
+        }
+        let healed = |name: &str, content: &[u8]| {
+            std::fs::read(cluster.bricks[1].root.join(name)).is_ok_and(|found| found == content)
+        };
+        if healed("d/old", b"old and more") && healed("d/new", b"new") {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("not healed by access");
+}
