@@ -112,7 +112,7 @@ pub struct Volume {
     pub state: State,
     pub layout: Layout,
     pub bricks: Vec<Brick>,
-    /// Only options that were set, by the admin or at creation, in GlusterFS's order (newest last).
+    /// Only options that were set, by the admin or at creation, in the order that GlusterFS prints them: newest first.
     pub options: Vec<(String, String)>,
     pub snapshot_count: u32,
 }

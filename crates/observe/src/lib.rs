@@ -71,6 +71,12 @@ pub fn init(file: Option<&Path>, level: Level) -> io::Result<()> {
         .with_default_directive(LevelFilter::from(level).into())
         .with_env_var("MORTAR_LOG")
         .from_env_lossy();
+    // The consensus library tells every step it takes, and an error per message to a member that is away; the pool says
+    // itself what of it matters. Whoever sets the variable gets what they ask for.
+    let filter = match (std::env::var_os("MORTAR_LOG"), "openraft=off".parse()) {
+        (None, Ok(quiet)) => filter.add_directive(quiet),
+        _ => filter,
+    };
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_timer(SystemTime).with_target(true);
     // An error means that a log is set up already.
     let _ = match file {

@@ -232,6 +232,9 @@ fn bad_options() {
     assert!(bad("features.quota", "on").contains("volume quota <VOLNAME> enable"));
     assert_eq!(bad("cluster.server-quorum-ratio", "60"), "Not a valid option for single volume");
     assert_eq!(bad("auth.allow", "a b"), "option allow a b: 'a b' is not a valid internet-address-list");
+    for injected in ["x\n    option password y", "`reboot`", "\"", ""] {
+        assert!(bad("cluster.extra-hash-regex", injected).contains("contains white space"));
+    }
     assert_eq!(set(&state, "nosuch", "a.b", "1"), Err("Volume nosuch does not exist".to_owned()));
 }
 

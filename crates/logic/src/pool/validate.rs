@@ -229,7 +229,17 @@ fn takes(known: &Known, value: &str) -> Result<(), Refusal> {
         ValueKind::Time => time(known, name, value),
         ValueKind::AddressList => address_list(name, value),
     };
-    outcome.map_err(Refusal::BadValue)
+    outcome.and_then(|()| fits_a_volfile(name, value)).map_err(Refusal::BadValue)
+}
+
+/// A value is written as it is into files that shell-minded parsers read: they run what stands between backticks, and
+/// a line's end would begin an option of its own.
+fn fits_a_volfile(name: &str, value: &str) -> Result<(), String> {
+    let bad = |character: char| character.is_control() || character.is_whitespace() || matches!(character, '`' | '"');
+    if value.is_empty() || value.chars().any(bad) {
+        return Err(format!("option {name} {value}: '{value}' is empty or contains white space, quotes or control characters"));
+    }
+    Ok(())
 }
 
 fn text(known: &Known, name: &str, value: &str) -> Result<(), String> {

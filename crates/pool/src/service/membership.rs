@@ -22,8 +22,21 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) async fn keep_membership(node: Arc<Node>) {
     let mut view = node.watch_view();
     let mut changes = node.peers.changes();
+    let mut leader = None;
+    let mut failed = false;
     loop {
-        if node.metrics().current_leader == Some(node.uuid())
+        let metrics = node.metrics();
+        if metrics.current_leader != leader {
+            leader = metrics.current_leader;
+            tracing::info!(leader = leader.map(tracing::field::display), term = metrics.current_term, "leader");
+        }
+        if metrics.running_state.is_err() != failed {
+            failed = metrics.running_state.is_err();
+            if let Err(fatal) = &metrics.running_state {
+                tracing::error!(%fatal, "the pool's consensus has stopped; data is served, but restart the daemon");
+            }
+        }
+        if leader == Some(node.uuid())
             && let Some(change) = next_change(&node)
         {
             apply(&node, change).await;

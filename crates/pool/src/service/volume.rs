@@ -283,14 +283,7 @@ async fn stop(node: &Node, request: &api::Stop) -> Result<api::Changed, Error> {
 }
 
 async fn delete(node: &Node, request: api::Delete) -> Result<api::Changed, Error> {
-    let applied = node.write(Command::DeleteVolume { name: request.name.clone() }).await?;
-    // Volfiles are made again from the configuration; those of a volume that is gone only confuse.
-    let dir = node.paths.volume_dir(&request.name);
-    if let Err(error) = tokio::fs::remove_dir_all(&dir).await
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::info!(dir = %dir.display(), %error, "the volume's volfiles stay");
-    }
+    let applied = node.write(Command::DeleteVolume { name: request.name }).await?;
     Ok(changed(applied))
 }
 
@@ -323,7 +316,7 @@ fn described(volume: &Volume) -> api::Volume {
                 brick_id: brick.brick_id.clone(),
             })
             .collect(),
-        options: volume.options.clone(),
+        options: volume.options.iter().rev().cloned().collect(),
         snapshot_count: 0,
     }
 }

@@ -6,7 +6,7 @@
 mod ports;
 mod process;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,12 +71,28 @@ impl Supervisor {
 
     /// Follows the configuration until dropped.
     pub(crate) async fn follow(self: Arc<Self>, mut view: watch::Receiver<Arc<View>>) {
+        let mut known: BTreeSet<String> = BTreeSet::new();
         loop {
             let now = view.borrow_and_update().clone();
             self.reconcile(&now.state);
+            let names: BTreeSet<String> = now.state.volumes.keys().cloned().collect();
+            for gone in known.difference(&names) {
+                self.forget_volfiles(gone);
+            }
+            known = names;
             if view.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// Volfiles are made from the configuration; those of a volume that is gone only confuse.
+    fn forget_volfiles(&self, volume: &str) {
+        let dir = self.settings.paths.volume_dir(volume);
+        if let Err(error) = std::fs::remove_dir_all(&dir)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::info!(dir = %dir.display(), %error, "the deleted volume's volfiles stay");
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::paths::replace_file;
 use crate::portmap::{Portmap, Registration};
 
 /// How a process is started and where it is found.
@@ -155,8 +156,8 @@ impl Keeper {
             Some((path, volume)) => {
                 status.brick_path.as_deref() == Some(Path::new(path)) && status.volume_id.is_none_or(|id| id == *volume)
             }
-            // Which volumes a heald was started for is not in its status; a new one knows.
-            None => false,
+            // Which volumes a heald was started for is not in its status, but in what was noted when it was started.
+            None => self.noted_words().is_some_and(|words| words == self.spec.arguments),
         };
         if fits {
             // Its volfile may have changed while nobody told it.
@@ -165,6 +166,15 @@ impl Keeper {
         }
         stop(&self.spec, &watched, status.pid).await;
         None
+    }
+
+    fn words_file(&self) -> PathBuf {
+        self.spec.control.with_extension("words")
+    }
+
+    /// The command line that a process of an earlier life of this daemon was started with.
+    fn noted_words(&self) -> Option<Vec<String>> {
+        serde_json::from_slice(&std::fs::read(self.words_file()).ok()?).ok()
     }
 
     /// A connection that is kept, and what the process says of itself.
@@ -211,6 +221,7 @@ impl Keeper {
                 std::fs::create_dir_all(dir)?;
             }
         }
+        replace_file(&self.words_file(), &serde_json::to_vec(&self.spec.arguments)?)?;
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.spec.log)?;
         Command::new(&self.spec.executable)
             .args(&self.spec.arguments)

@@ -30,6 +30,9 @@ async fn a_volume_lives() {
     let marked = first.must(&Info { name: Some("imap0".to_owned()) }).await.volumes.remove(0);
     assert_eq!((marked.id, marked.state), (created.id, State::Created));
     assert!(Path::new(&first.brick("b").path).join(".glusterfs").is_dir());
+    let newest_first: Vec<&str> = marked.options.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(newest_first.first(), Some(&"cluster.granular-entry-heal"));
+    assert_eq!(newest_first.last(), Some(&"performance.client-io-threads"));
 
     let started = first.must(&start("imap0")).await;
     assert_eq!(started.warnings, [] as [&str; 0]);
@@ -134,7 +137,7 @@ async fn bricks_outlive_the_daemon_and_are_found_again() {
     })
     .await;
     let after = status(&node).await;
-    for (old, new) in before.processes.iter().zip(&after.processes).filter(|(old, _)| old.kind == ProcessKind::Brick) {
+    for (old, new) in before.processes.iter().zip(&after.processes) {
         assert_eq!((old.pid, old.port), (new.pid, new.port));
     }
     node.end().await;
