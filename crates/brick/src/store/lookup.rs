@@ -6,8 +6,8 @@ use std::sync::Arc;
 use mortar_sys::xattr::{self, SetMode};
 use mortar_sys::{Loc, Result};
 use mortar_types::fop::{Lookup, LookupReply};
-use mortar_types::keys::{GFID_REQ, GFIDLESS_LOOKUP, UNLINKED_LOOKUP, XATTR_GFID};
-use mortar_types::{Context, Dict, EntryName, Errno, Failure, Gfid, Iatt, InvalidName, Outcome};
+use mortar_types::keys::{self, GFID_REQ, GFIDLESS_LOOKUP, UNLINKED_LOOKUP, XATTR_GFID};
+use mortar_types::{Context, Dict, EntryName, Errno, Failure, Gfid, Iatt, InvalidName, Outcome, Value};
 use rustix::fs::Stat;
 
 use super::answers::Subject;
@@ -17,6 +17,7 @@ use super::handle::HIDDEN_DIR;
 use super::inode::Inode;
 use super::permission::Want;
 use super::resolve::{Parent, Place, gfid_of};
+use crate::index::VirtualDir;
 
 /// An inode without a gfid that changed so lately may be one that is being made: it is left alone
 /// (`posix-helpers.c: posix_is_file_fresh`, 1 s).
@@ -120,7 +121,7 @@ impl Brick {
     }
 
     fn lookup_by_gfid(&self, gfid: Gfid, xdata: Option<&Dict>) -> Outcome<LookupReply> {
-        if let Some(reply) = self.index_lookup(gfid)? {
+        if let Some(reply) = self.index_lookup(gfid, xdata)? {
             return Ok(reply);
         }
         // A handle that leads nowhere is no inode either; its directory may still be met by name.
@@ -147,12 +148,19 @@ impl Brick {
         Ok(LookupReply { stat: iatt, postparent: Iatt::default(), xdata: Some(reply) })
     }
 
-    /// A lookup in the index's virtual directories; `None`: the gfid is not one of theirs.
-    fn index_lookup(&self, gfid: Gfid) -> Result<Option<LookupReply>> {
+    /// A lookup in the index's virtual directories; `None`: the gfid is not one of theirs. GlusterFS's self-heal daemon
+    /// asks which kind of directory it is and sweeps nothing without an answer (`index.c: index_lookup_wrapper`).
+    fn index_lookup(&self, gfid: Gfid, xdata: Option<&Dict>) -> Result<Option<LookupReply>> {
         let Some(dir) = self.index.virtual_dir(gfid) else { return Ok(None) };
         let fd = self.index.open(dir)?;
         let stat = backend_iatt(gfid, &Loc::Fd(fd.as_fd()).stat()?);
-        Ok(Some(LookupReply { stat, postparent: Iatt::default(), xdata: Some(Dict::new()) }))
+        let mut reply = Dict::new();
+        if xdata.is_some_and(|xdata| xdata.contains(keys::INDEX_TYPE_REQUEST)) {
+            // 1: entries are gfids to heal; 2: entries are directories of changed names.
+            let kind = if dir == VirtualDir::EntryChanges { 2 } else { 1 };
+            reply.set(keys::INDEX_TYPE_RESPONSE, Value::Uint(kind));
+        }
+        Ok(Some(LookupReply { stat, postparent: Iatt::default(), xdata: Some(reply) }))
     }
 
     fn index_lookup_named(&self, parent: Gfid, name: &[u8]) -> Result<Option<LookupReply>> {

@@ -2,8 +2,8 @@
 
 use mortar_types::fop::{Getxattr, Lookup, Opendir, Readdir, Rmdir, Unlink, Xattrop, XattropOp};
 use mortar_types::keys::{
-    GET_GFID_TYPE, LINK_COUNT, XATTROP_DIRTY_GFID, XATTROP_ENTRY_CHANGES_GFID, XATTROP_ENTRY_CREATE,
-    XATTROP_ENTRY_DELETE, XATTROP_INDEX_GFID, XATTROP_PURGE_INDEX,
+    GET_GFID_TYPE, INDEX_TYPE_REQUEST, INDEX_TYPE_RESPONSE, LINK_COUNT, XATTROP_DIRTY_GFID, XATTROP_ENTRY_CHANGES_GFID,
+    XATTROP_ENTRY_CREATE, XATTROP_ENTRY_DELETE, XATTROP_INDEX_GFID, XATTROP_PURGE_INDEX,
 };
 use mortar_types::{Dict, Errno, Gfid, Value};
 
@@ -145,4 +145,17 @@ fn the_other_operations_of_xattrop() {
     let own = Some(Dict::new().with("trusted.gfid", Value::ptr(vec![1; 16])));
     let request = Xattrop { gfid, op: XattropOp::AddArray, dict: own, xdata: None };
     assert_eq!(brick.call(request).map(drop), Err(Errno::EPERM));
+}
+
+/// GlusterFS's self-heal daemon sweeps nothing unless it is told what the entries are.
+#[test]
+fn a_virtual_directory_says_what_its_entries_are() {
+    let Some(brick) = Brick::new() else { return };
+    for (key, kind) in [(XATTROP_INDEX_GFID, 1), (XATTROP_DIRTY_GFID, 1), (XATTROP_ENTRY_CHANGES_GFID, 2)] {
+        let gfid = virtual_gfid(&brick, key);
+        let xdata = Some(Dict::new().with(INDEX_TYPE_REQUEST, Value::Int(1)));
+        let request = Lookup { gfid, parent: Gfid::NULL, flags: 0, name: bytes(""), xdata };
+        let answer = brick.call(request).expect("it is there").xdata.expect("an answer");
+        assert_eq!(answer.get_u64(INDEX_TYPE_RESPONSE), Some(kind), "{key}");
+    }
 }
