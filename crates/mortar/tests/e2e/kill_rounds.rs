@@ -90,7 +90,7 @@ fn kill_rounds(seed: u64) -> Result<()> {
         ledger.grows(50, PATIENCE).map_err(|error| error.context(what.clone()))?;
         // Two copies must be whole again before the next death, else it may take the only good one.
         all_serve(&lab, &what)?;
-        cluster::healed(&lab, PATIENCE).map_err(|error| error.context(what))?;
+        ledger.held(|| cluster::healed(&lab, PATIENCE)).map_err(|error| error.context(what))?;
     }
     let promises = ledger.stopped(PATIENCE)?;
     cluster::healed(&lab, PATIENCE)?;

@@ -42,6 +42,14 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
+    /// Does `work` while the writer is held.
+    pub fn held<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.writer.hold(true)?;
+        let result = work();
+        self.writer.hold(false)?;
+        result
+    }
+
     /// Waits for the writer's end, without an error.
     pub fn written(self, limit: Duration) -> Result<Promises<'a>> {
         self.writer.finish(limit)?;

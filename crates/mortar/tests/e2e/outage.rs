@@ -57,6 +57,39 @@ fn the_cluster_loses_power(systems: Systems) -> Result<()> {
     }
 }
 
+/// What a healthy client is just writing needs no heal, though its changelogs say so for the moment: GlusterFS asks the
+/// locks before it lists a file (`glfs-heal.c`, `afr_lockless_inspect`).
+fn heal_info_is_quiet_while_mail_is_written(systems: Systems) -> Result<()> {
+    let lab = cluster::imap0_of(systems)?;
+    cluster::mount_spool(&lab)?;
+    cluster::both_bricks_written(&lab)?;
+    let ledger = Ledger::start(&lab, 100_000)?;
+    let mut listed = Vec::new();
+    for _ in 0..5 {
+        ledger.grows(100, PATIENCE)?;
+        let text = lab.host("gfs1").ok("gluster volume heal imap0 info")?;
+        listed.push(text.lines().filter(|line| line.starts_with('/') || line.starts_with("<gfid:")).count());
+    }
+    ledger.stopped(PATIENCE)?.kept()?;
+    // A file may be met in the very moment of its change.
+    ensure!(listed.iter().all(|count| *count <= 2), "heal info lists files of a healthy volume: {listed:?}");
+    Ok(())
+}
+
+#[test]
+fn heal_info_is_quiet_on_a_healthy_volume_under_writes() {
+    if needs::met("heal_info_is_quiet_on_a_healthy_volume_under_writes", &needs::LAB) {
+        cluster::must(heal_info_is_quiet_while_mail_is_written(Systems::OURS));
+    }
+}
+
+#[test]
+fn glusterfs_heal_info_is_quiet_under_writes() {
+    if cluster::oracle_asked("glusterfs_heal_info_is_quiet_under_writes", &needs::LAB) {
+        cluster::must(heal_info_is_quiet_while_mail_is_written(Systems::GLUSTERFS));
+    }
+}
+
 #[test]
 fn a_node_dies_mail_goes_on_and_the_node_repairs_itself() {
     if needs::met("a_node_dies_mail_goes_on_and_the_node_repairs_itself", &needs::LAB) {

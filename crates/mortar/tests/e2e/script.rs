@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use mortar_testkit::lab::Lab;
 use mortar_testkit::wait;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A running program; killed when dropped.
 pub struct Script {
@@ -48,6 +49,12 @@ impl Script {
     /// What it printed so far.
     pub fn output(&self) -> String {
         fs::read_to_string(&self.output).with_context(|| self.name.clone()).unwrap_or_default()
+    }
+
+    /// Holds it (SIGSTOP) or lets it go on.
+    pub fn hold(&self, held: bool) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a pid")?;
+        kill_process(pid, if held { Signal::STOP } else { Signal::CONT }).context("signal a script")
     }
 
     /// Whether it still runs.
