@@ -11,17 +11,17 @@ use mortar_testkit::needs::{self, Need};
 use mortar_testkit::{tree, wait};
 
 /// The mail spool's mount point on `kolab`.
-pub const SPOOL: &str = "/var/spool/imap";
+pub(crate) const SPOOL: &str = "/var/spool/imap";
 
 /// How long an idle real GlusterFS client may keep its changelog marks (`cluster.post-op-delay-secs` 1, then some).
 const MARKS_LIMIT: Duration = Duration::from_secs(15);
 
 /// Where GlusterFS's heal keeps what it cannot place yet: a directory in the root, the volume's id in its name.
-pub const PARKING_PLACE: &str = ".glusterfs-anonymous-inode-";
+pub(crate) const PARKING_PLACE: &str = ".glusterfs-anonymous-inode-";
 
 /// Whose programs a host runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum System {
+pub(crate) enum System {
     /// The binary under test.
     Mortar,
     /// The machine's own GlusterFS (Debian's).
@@ -30,17 +30,17 @@ pub enum System {
 
 /// Who serves and who mounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Systems {
-    pub servers: System,
-    pub client: System,
+pub(crate) struct Systems {
+    pub(crate) servers: System,
+    pub(crate) client: System,
 }
 
 impl Systems {
-    pub const OURS: Self = Self { servers: System::Mortar, client: System::Mortar };
-    pub const THEIR_CLIENT: Self = Self { servers: System::Mortar, client: System::Glusterfs };
-    pub const THEIR_SERVERS: Self = Self { servers: System::Glusterfs, client: System::Mortar };
+    pub(crate) const OURS: Self = Self { servers: System::Mortar, client: System::Mortar };
+    pub(crate) const THEIR_CLIENT: Self = Self { servers: System::Mortar, client: System::Glusterfs };
+    pub(crate) const THEIR_SERVERS: Self = Self { servers: System::Glusterfs, client: System::Mortar };
     /// The oracle: a test that fails here is wrong.
-    pub const GLUSTERFS: Self = Self { servers: System::Glusterfs, client: System::Glusterfs };
+    pub(crate) const GLUSTERFS: Self = Self { servers: System::Glusterfs, client: System::Glusterfs };
 
     fn of(self, host: &str) -> System {
         if is_server(host) { self.servers } else { self.client }
@@ -48,12 +48,12 @@ impl Systems {
 }
 
 /// Whether to run a scenario on GlusterFS alone, to prove the scenario: only when `MORTAR_E2E_ORACLE=1` asks for it.
-pub fn oracle_asked(test: &str, wanted: &[Need]) -> bool {
+pub(crate) fn oracle_asked(test: &str, wanted: &[Need]) -> bool {
     std::env::var("MORTAR_E2E_ORACLE").is_ok_and(|value| value == "1") && needs::met(test, &with_glusterfs(wanted))
 }
 
 /// `wanted`, and Debian's GlusterFS.
-pub fn with_glusterfs(wanted: &[Need]) -> Vec<Need> {
+pub(crate) fn with_glusterfs(wanted: &[Need]) -> Vec<Need> {
     let own = [
         Need::Program("/usr/sbin/glusterd", "glusterfs-server"),
         Need::Program("/usr/sbin/glusterfs", "glusterfs-client"),
@@ -62,13 +62,13 @@ pub fn with_glusterfs(wanted: &[Need]) -> Vec<Need> {
 }
 
 /// Fails the test with the whole story of an error.
-pub fn must(result: Result<()>) {
+pub(crate) fn must(result: Result<()>) {
     if let Err(error) = result {
         panic!("{error:#}");
     }
 }
 
-pub fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_mortar"))
 }
 
@@ -77,12 +77,12 @@ fn is_server(host: &str) -> bool {
 }
 
 /// A lab of `servers` servers and the client `kolab`, every daemon started.
-pub fn lab(servers: usize) -> Result<Lab> {
+pub(crate) fn lab(servers: usize) -> Result<Lab> {
     lab_of(Options::howto(servers, Some(binary())), |_| System::Mortar)
 }
 
 /// The lab that `options` describe, every daemon started; `system_of` says what each host runs.
-pub fn lab_of(options: Options, system_of: impl Fn(&str) -> System) -> Result<Lab> {
+pub(crate) fn lab_of(options: Options, system_of: impl Fn(&str) -> System) -> Result<Lab> {
     let lab = Lab::start(&options.without_binary_on(|host| system_of(host) == System::Glusterfs))?;
     for host in lab.hosts().filter(|host| is_server(host.name())) {
         start_daemon(host)?;
@@ -91,7 +91,7 @@ pub fn lab_of(options: Options, system_of: impl Fn(&str) -> System) -> Result<La
 }
 
 /// `service glusterd start`, which is this command.
-pub fn start_daemon(host: &Host) -> Result<()> {
+pub(crate) fn start_daemon(host: &Host) -> Result<()> {
     host.ok("glusterd")?;
     let up = wait::until(Duration::from_secs(20), || host.ok("gluster peer status").is_ok());
     ensure!(up, "{}: glusterd does not answer\n{}", host.name(), logs(host));
@@ -99,19 +99,19 @@ pub fn start_daemon(host: &Host) -> Result<()> {
 }
 
 /// The lab with volume `imap0` created and started on `gfs1` and `gfs2`.
-pub fn imap0() -> Result<Lab> {
+pub(crate) fn imap0() -> Result<Lab> {
     imap0_of(Systems::OURS)
 }
 
 /// The lab with volume `imap0` created and started on `gfs1` and `gfs2`, on which `systems` run.
-pub fn imap0_of(systems: Systems) -> Result<Lab> {
+pub(crate) fn imap0_of(systems: Systems) -> Result<Lab> {
     let lab = lab_of(Options::howto(2, Some(binary())), |host| systems.of(host))?;
     create_imap0(&lab, systems.servers)?;
     Ok(lab)
 }
 
 /// Probes `gfs2`, creates and starts `imap0`.
-pub fn create_imap0(lab: &Lab, servers: System) -> Result<()> {
+pub(crate) fn create_imap0(lab: &Lab, servers: System) -> Result<()> {
     let gfs1 = lab.host("gfs1");
     gfs1.ok("gluster peer probe gfs2")?;
     if servers == System::Glusterfs {
@@ -125,7 +125,7 @@ pub fn create_imap0(lab: &Lab, servers: System) -> Result<()> {
 }
 
 /// Waits until `peer status` on `host` says `words` of its peer.
-pub fn peer_is(lab: &Lab, host: &str, words: &str) -> Result<()> {
+pub(crate) fn peer_is(lab: &Lab, host: &str, words: &str) -> Result<()> {
     let mut last = String::new();
     let said = wait::until(Duration::from_secs(20), || {
         last = lab.host(host).ok("gluster peer status").unwrap_or_default();
@@ -137,19 +137,19 @@ pub fn peer_is(lab: &Lab, host: &str, words: &str) -> Result<()> {
 }
 
 /// Mounts the spool on `kolab` by the HOWTO's fstab line.
-pub fn mount_spool(lab: &Lab) -> Result<()> {
+pub(crate) fn mount_spool(lab: &Lab) -> Result<()> {
     let kolab = lab.host("kolab");
     kolab.ok("echo 'gfs:/imap0 /var/spool/imap/ glusterfs defaults,_netdev 0 0' >> /etc/fstab")?;
     kolab.ok("mount -a -t glusterfs").map(drop).map_err(|error| error.context(logs(kolab)))
 }
 
 /// Mounts `imap0` by the `mount` command at `place`, which is made.
-pub fn mount_at(lab: &Lab, host: &str, place: &str) -> Result<()> {
+pub(crate) fn mount_at(lab: &Lab, host: &str, place: &str) -> Result<()> {
     mount_with(lab, host, place, "defaults")
 }
 
 /// The same with mount options.
-pub fn mount_with(lab: &Lab, host: &str, place: &str, options: &str) -> Result<()> {
+pub(crate) fn mount_with(lab: &Lab, host: &str, place: &str, options: &str) -> Result<()> {
     let host = lab.host(host);
     host.ok(&format!("mkdir -p {place} && mount -t glusterfs -o {options} gfs1:/imap0 {place}"))
         .map(drop)
@@ -157,7 +157,7 @@ pub fn mount_with(lab: &Lab, host: &str, place: &str, options: &str) -> Result<(
 }
 
 /// Waits until the mount on `kolab` writes to both bricks: a mount is there as soon as one brick is.
-pub fn both_bricks_written(lab: &Lab) -> Result<()> {
+pub(crate) fn both_bricks_written(lab: &Lab) -> Result<()> {
     let kolab = lab.host("kolab");
     let mut number = 0;
     let both = wait::until(Duration::from_secs(30), || {
@@ -172,14 +172,14 @@ pub fn both_bricks_written(lab: &Lab) -> Result<()> {
 }
 
 /// The last lines of every log of a host, for a failing test's message.
-pub fn logs(host: &Host) -> String {
+pub(crate) fn logs(host: &Host) -> String {
     host.run("tail -n 20 /var/log/mortar/*.log /var/log/glusterfs/*.log /var/log/glusterfs/bricks/*.log 2>/dev/null")
         .map(|output| format!("-- {}\n{}", host.name(), String::from_utf8_lossy(&output.stdout)))
         .unwrap_or_default()
 }
 
 /// Waits until nothing is left to heal, as `volume heal imap0 info` on `gfs1` says.
-pub fn healed(lab: &Lab, limit: Duration) -> Result<()> {
+pub(crate) fn healed(lab: &Lab, limit: Duration) -> Result<()> {
     let gfs1 = lab.host("gfs1");
     let mut last = String::new();
     let done = wait::until(limit, || {
@@ -191,7 +191,7 @@ pub fn healed(lab: &Lab, limit: Duration) -> Result<()> {
 }
 
 /// Everything below a host's brick, with the facts that equal replicas share.
-pub fn brick_tree(lab: &Lab, host: &str) -> Result<BTreeMap<PathBuf, tree::Facts>> {
+pub(crate) fn brick_tree(lab: &Lab, host: &str) -> Result<BTreeMap<PathBuf, tree::Facts>> {
     // Changelogs have a check of their own; times live in mdata and are compared by the mount's own tests.
     let counts = |name: &str| !name.starts_with("trusted.afr.") && name != "trusted.glusterfs.mdata";
     let mut tree = tree::walk(&brick_path(lab, host), &[".glusterfs"], &counts)?;
@@ -201,12 +201,12 @@ pub fn brick_tree(lab: &Lab, host: &str) -> Result<BTreeMap<PathBuf, tree::Facts
 }
 
 /// How the two bricks differ, as lines; xattrs that may differ between equal replicas are left out.
-pub fn brick_differences(lab: &Lab) -> Result<Vec<String>> {
+pub(crate) fn brick_differences(lab: &Lab) -> Result<Vec<String>> {
     Ok(tree::differences(&brick_tree(lab, "gfs1")?, &brick_tree(lab, "gfs2")?))
 }
 
 /// That the two bricks hold the same, and blame nobody: every changelog is zero or absent.
-pub fn bricks_are_identical(lab: &Lab) -> Result<()> {
+pub(crate) fn bricks_are_identical(lab: &Lab) -> Result<()> {
     let differences = brick_differences(lab)?;
     ensure!(differences.is_empty(), "the bricks differ:\n{}", differences.join("\n"));
     let mut left = Vec::new();
@@ -219,7 +219,7 @@ pub fn bricks_are_identical(lab: &Lab) -> Result<()> {
 }
 
 /// The same for bricks that real GlusterFS healed: it may leave a second name of a healed file in its parking place.
-pub fn bricks_are_identical_but_parked(lab: &Lab) -> Result<()> {
+pub(crate) fn bricks_are_identical_but_parked(lab: &Lab) -> Result<()> {
     let shown = |host: &str| -> Result<_> {
         let mut tree = brick_tree(lab, host)?;
         tree.retain(|path, _| !path.to_string_lossy().starts_with(PARKING_PLACE));
@@ -250,14 +250,17 @@ fn changelogs_left(lab: &Lab, host: &str) -> Result<Vec<String>> {
 }
 
 /// Runs `work` in a thread of its own, for at most `limit`: work on a mount that hangs would hang the test with it.
-pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) fn within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(work()));
     receiver.recv_timeout(limit).with_context(|| format!("not done after {limit:?}"))?
 }
 
 /// Runs several at once, each at most for `limit`.
-pub fn at_once<T: Send + 'static>(
+pub(crate) fn at_once<T: Send + 'static>(
     limit: Duration,
     works: Vec<Box<dyn FnOnce() -> Result<T> + Send>>,
 ) -> Result<Vec<T>> {
@@ -271,12 +274,12 @@ pub fn at_once<T: Send + 'static>(
 }
 
 /// The brick as seen from outside of the host's mount namespace.
-pub fn brick_path(lab: &Lab, host: &str) -> PathBuf {
+pub(crate) fn brick_path(lab: &Lab, host: &str) -> PathBuf {
     seen_from_outside(lab, host, "/srv/gfs/brick")
 }
 
 /// A host's path as seen from outside of its mount namespace.
-pub fn seen_from_outside(lab: &Lab, host: &str, path: &str) -> PathBuf {
+pub(crate) fn seen_from_outside(lab: &Lab, host: &str, path: &str) -> PathBuf {
     let pid = lab.host(host).holder_pid();
     Path::new("/proc").join(pid.to_string()).join("root").join(path.trim_start_matches('/'))
 }

@@ -11,7 +11,7 @@ use mortar_testkit::wait;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A running program; killed when dropped.
-pub struct Script {
+pub(crate) struct Script {
     name: String,
     child: Child,
     output: PathBuf,
@@ -19,7 +19,7 @@ pub struct Script {
 
 impl Script {
     /// Starts `text` on `host`. `name` must be new in the lab: the program and its output are kept under it.
-    pub fn start(lab: &Lab, host: &str, name: &str, text: &str, args: &str) -> Result<Self> {
+    pub(crate) fn start(lab: &Lab, host: &str, name: &str, text: &str, args: &str) -> Result<Self> {
         let program = lab.dir().join(format!("{name}.py"));
         let output = lab.dir().join(format!("{name}.out"));
         fs::write(&program, text)?;
@@ -29,12 +29,12 @@ impl Script {
     }
 
     /// Starts it and waits for its end.
-    pub fn run(lab: &Lab, host: &str, name: &str, text: &str, args: &str, limit: Duration) -> Result<String> {
+    pub(crate) fn run(lab: &Lab, host: &str, name: &str, text: &str, args: &str, limit: Duration) -> Result<String> {
         Self::start(lab, host, name, text, args)?.finish(limit)
     }
 
     /// Waits for its end, which must be a success; what it printed.
-    pub fn finish(mut self, limit: Duration) -> Result<String> {
+    pub(crate) fn finish(mut self, limit: Duration) -> Result<String> {
         let mut status: Option<ExitStatus> = None;
         wait::until(limit, || {
             status = self.child.try_wait().ok().flatten();
@@ -47,18 +47,18 @@ impl Script {
     }
 
     /// What it printed so far.
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         fs::read_to_string(&self.output).with_context(|| self.name.clone()).unwrap_or_default()
     }
 
     /// Holds it (SIGSTOP) or lets it go on.
-    pub fn hold(&self, held: bool) -> Result<()> {
+    pub(crate) fn hold(&self, held: bool) -> Result<()> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a pid")?;
         kill_process(pid, if held { Signal::STOP } else { Signal::CONT }).context("signal a script")
     }
 
     /// Whether it still runs.
-    pub fn runs(&mut self) -> bool {
+    pub(crate) fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 }

@@ -15,7 +15,7 @@ use self::steps::Stress;
 
 /// Works in `root` (made new) until `span` has passed, compares everything, and leaves it there; how many operations.
 /// For `stale` at most, a file's attributes may be older than the last change.
-pub fn run(root: &Path, seed: u64, span: Duration, stale: Duration) -> Result<usize> {
+pub(crate) fn run(root: &Path, seed: u64, span: Duration, stale: Duration) -> Result<usize> {
     let story = || format!("random operations in {} with seed {seed}", root.display());
     std::fs::create_dir(root).with_context(story)?;
     let mut stress = Stress::new(root, seed, stale);
@@ -30,10 +30,10 @@ pub fn run(root: &Path, seed: u64, span: Duration, stale: Duration) -> Result<us
 }
 
 /// A small generator of numbers (SplitMix64): the same seed gives the same operations on every machine.
-pub struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
-    pub const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -46,17 +46,17 @@ impl Chance {
     }
 
     /// A number below `bound`, which is not 0.
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).expect("below a usize")
     }
 
     /// One of several, if there is one.
-    pub fn pick<T: Clone>(&mut self, among: &[T]) -> Option<T> {
+    pub(crate) fn pick<T: Clone>(&mut self, among: &[T]) -> Option<T> {
         (!among.is_empty()).then(|| among[self.below(among.len())].clone())
     }
 
     /// Between 1 and `most` bytes, no two alike runs.
-    pub fn bytes(&mut self, most: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, most: usize) -> Vec<u8> {
         let len = 1 + self.below(most);
         let mut bytes = Vec::with_capacity(len + 8);
         while bytes.len() < len {
