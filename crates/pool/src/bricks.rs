@@ -1,19 +1,18 @@
 //! Directories that become bricks, on this node: checked, made, marked with the volume's id, and undone.
 //!
-//! Rules and words are those of `glusterd-utils.c: glusterd_validate_and_create_brickpath`.
+//! What may become a brick is decided in `mortar_sys::brick_path`.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use mortar_api::{Error, ErrorKind};
+use mortar_sys::brick_path::{self, Candidate};
+use mortar_types::Gfid;
 use rustix::fs::{XattrFlags, lgetxattr, lremovexattr, lsetxattr};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 const VOLUME_ID: &str = "trusted.glusterfs.volume-id";
-const GFID: &str = "trusted.gfid";
-const TEST: &str = "trusted.glusterfs.test";
 
 /// A directory to be a brick.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,127 +40,47 @@ fn reason(error: &io::Error) -> &'static str {
     mortar_types::Errno::from_io(error).text()
 }
 
+fn candidate<'a>(place: &'a Place, force: bool, data_dir: &'a Path) -> Candidate<'a> {
+    Candidate { host: &place.host, path: Path::new(&place.path), force, workdir: Some(data_dir) }
+}
+
+fn in_words(refusal: &brick_path::Refusal) -> Error {
+    Error::new(ErrorKind::Invalid, refusal.to_string())
+}
+
 /// Whether the directory may become a brick. Makes nothing that stays.
 ///
 /// # Errors
 /// The reason, in GlusterFS's words.
 pub(crate) fn check(place: &Place, force: bool, data_dir: &Path) -> Result<(), Error> {
-    let path = Path::new(&place.path);
-    if path.starts_with(data_dir) || data_dir.starts_with(path) {
-        return Err(refused(format!(
-            "Brick isn't allowed to be created inside glusterd's working directory {}.",
-            data_dir.display()
-        )));
-    }
-    let made = make_directory(place)?;
-    let outcome = inspect(place, path, force);
-    if made {
+    let prepared = brick_path::prepare(&candidate(place, force, data_dir)).map_err(|refusal| in_words(&refusal))?;
+    if prepared.created {
         // Best effort: it was not there before, and an empty directory harms nobody.
-        let _ = std::fs::remove_dir(path);
-    }
-    outcome
-}
-
-fn inspect(place: &Place, path: &Path, force: bool) -> Result<(), Error> {
-    let metadata = std::fs::symlink_metadata(path)
-        .map_err(|error| refused(format!("lstat failed on {}. Reason : {}", place.path, reason(&error))))?;
-    if !metadata.is_dir() {
-        return Err(refused(format!("The provided path {} which is already present, is not a directory", place.path)));
-    }
-    supports_xattrs(place, path)?;
-    if force {
-        return Ok(());
-    }
-    let device = |path: &Path| std::fs::symlink_metadata(path).map(|metadata| metadata.dev());
-    if path.parent().and_then(|parent| device(parent).ok()).is_some_and(|parent| parent != metadata.dev()) {
-        return Err(refused(format!(
-            "The brick {}:{} is a mount point. Please create a sub-directory under the mount point and use that as the \
-             brick directory. Or use 'force' at the end of the command if you want to override this behavior.",
-            place.host, place.path
-        )));
-    }
-    if device(Path::new("/")).is_ok_and(|root| root == metadata.dev()) {
-        return Err(refused(format!(
-            "The brick {}:{} is being created in the root partition. It is recommended that you don't use the system's \
-             root partition for storage backend. Or use 'force' at the end of the command if you want to override this \
-             behavior.",
-            place.host, place.path
-        )));
-    }
-    is_free(path)
-}
-
-/// Neither the directory nor one above it belongs to a volume.
-fn is_free(path: &Path) -> Result<(), Error> {
-    for (depth, dir) in path.ancestors().enumerate() {
-        if has_xattr(dir, VOLUME_ID) || has_xattr(dir, GFID) {
-            let which = if depth == 0 { String::new() } else { "parent directory ".to_owned() };
-            return Err(refused(format!("{which}{} is already part of a volume", dir.display())));
-        }
+        let _ = std::fs::remove_dir(&place.path);
     }
     Ok(())
-}
-
-fn has_xattr(path: &Path, name: &str) -> bool {
-    lgetxattr(path, name, &mut [0_u8; 64]).is_ok()
-}
-
-fn supports_xattrs(place: &Place, path: &Path) -> Result<(), Error> {
-    lsetxattr(path, TEST, b"working", XattrFlags::empty()).map_err(|error| {
-        let error = io::Error::from(error);
-        refused(format!(
-            "Glusterfs is not supported on brick: {}:{}.\nSetting extended attributes failed, reason: {}.",
-            place.host,
-            place.path,
-            reason(&error)
-        ))
-    })?;
-    // Only a trace of the test.
-    let _ = lremovexattr(path, TEST);
-    Ok(())
-}
-
-/// Answers whether it made the directory. Its parent must be there.
-fn make_directory(place: &Place) -> Result<bool, Error> {
-    match std::fs::DirBuilder::new().mode(0o755).create(&place.path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(refused(format!(
-            "Failed to create brick directory for brick {}:{}. Reason : {} ",
-            place.host,
-            place.path,
-            reason(&error)
-        ))),
-    }
 }
 
 /// Makes the directory a brick of the volume.
 ///
 /// # Errors
 /// The reason, in GlusterFS's words; what was made is undone.
-pub(crate) fn make(place: &Place, volume_id: Uuid) -> Result<Before, Error> {
+pub(crate) fn make(place: &Place, volume_id: Uuid, force: bool, data_dir: &Path) -> Result<Before, Error> {
     let path = Path::new(&place.path);
-    let mut before = Before { made: make_directory(place)?, volume_id: volume_id_of(path), ..Before::default() };
-    let marked = mark(path, volume_id, &mut before);
-    if let Err(error) = marked {
+    let candidate = candidate(place, force, data_dir);
+    let prepared = brick_path::prepare(&candidate).map_err(|refusal| in_words(&refusal))?;
+    let before = Before { made: prepared.created, made_store: !store(path).exists(), volume_id: volume_id_of(path) };
+    let claimed = brick_path::claim(&candidate, Gfid(volume_id.into_bytes())).map_err(|refusal| in_words(&refusal));
+    // The mark must be there when the volume is: a volume whose brick lost it could not be started.
+    let synced = claimed.and_then(|()| {
+        let synced = std::fs::File::open(path).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| refused(format!("Failed to write {}. Reason : {}", place.path, reason(&error))))
+    });
+    if let Err(error) = synced {
         undo(place, volume_id, &before);
-        return Err(refused(format!(
-            "Failed to set extended attribute {VOLUME_ID} on {}. Reason : {}",
-            place.path,
-            reason(&error)
-        )));
+        return Err(error);
     }
     Ok(before)
-}
-
-fn mark(path: &Path, volume_id: Uuid, before: &mut Before) -> io::Result<()> {
-    lsetxattr(path, VOLUME_ID, volume_id.as_bytes(), XattrFlags::empty())?;
-    match std::fs::DirBuilder::new().mode(0o600).create(store(path)) {
-        Ok(()) => before.made_store = true,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error),
-    }
-    std::fs::File::open(path)?.sync_all()
 }
 
 fn store(path: &Path) -> PathBuf {
@@ -237,26 +156,13 @@ mod tests {
     }
 
     #[test]
-    fn the_root_partition_needs_force() {
+    fn a_check_leaves_nothing_behind() {
         let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
         let brick = place(&dir.path().join("one"));
-        let text = check(&brick, false, Path::new(NOWHERE)).expect_err("is refused").message;
-        let same_device = super::inspect(&place(Path::new("/var/tmp")), Path::new("/var/tmp"), false).is_err();
-        if !same_device {
-            eprintln!("skipped: /var/tmp is not on the root partition");
-            return;
-        }
-        assert_eq!(
-            text,
-            format!(
-                "The brick node1:{} is being created in the root partition. It is recommended that you don't use the \
-                 system's root partition for storage backend. Or use 'force' at the end of the command if you want to \
-                 override this behavior.",
-                brick.path
-            )
-        );
-        assert!(!Path::new(&brick.path).exists(), "a check leaves nothing behind");
         assert!(check(&brick, true, Path::new(NOWHERE)).is_ok());
+        assert!(!Path::new(&brick.path).exists());
+        let text = check(&brick, true, dir.path()).expect_err("is in the working directory").message;
+        assert!(text.contains("is within the working directory"), "{text}");
     }
 
     #[test]
@@ -264,7 +170,7 @@ mod tests {
         let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
         let brick = place(&dir.path().join("one"));
         let id = Uuid::new_v4();
-        let before = make(&brick, id).expect("makes");
+        let before = make(&brick, id, true, Path::new(NOWHERE)).expect("makes");
         assert_eq!(volume_id_of(Path::new(&brick.path)), Some(id));
         assert!(check_before_start(&brick, "one", id).is_ok());
         undo(&brick, id, &before);
@@ -276,9 +182,9 @@ mod tests {
         let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
         let brick = place(&dir.path().join("one"));
         let (older, newer) = (Uuid::new_v4(), Uuid::new_v4());
-        make(&brick, older).expect("makes");
+        make(&brick, older, true, Path::new(NOWHERE)).expect("makes");
         std::fs::write(Path::new(&brick.path).join("file"), "data").expect("writes");
-        let before = make(&brick, newer).expect("makes");
+        let before = make(&brick, newer, true, Path::new(NOWHERE)).expect("makes");
         undo(&brick, newer, &before);
         assert_eq!(volume_id_of(Path::new(&brick.path)), Some(older));
         assert!(Path::new(&brick.path).join("file").exists());
@@ -296,7 +202,7 @@ mod tests {
         );
         std::fs::create_dir(&brick.path).expect("makes");
         assert!(text(&brick).starts_with("Failed to get extended attribute trusted.glusterfs.volume-id"));
-        make(&brick, Uuid::new_v4()).expect("makes");
+        make(&brick, Uuid::new_v4(), true, Path::new(NOWHERE)).expect("makes");
         assert!(text(&brick).starts_with("Volume id mismatch for brick node1:"));
     }
 

@@ -14,6 +14,7 @@ use mortar_api::heal::NodeProgress;
 use mortar_api::volume::Process;
 use mortar_api::{Error, ErrorKind, Operation};
 use mortar_logic::pool::{Applied, Command};
+use mortar_sys::brick_path::check_overlap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -186,9 +187,23 @@ fn heartbeat(node: &Node, caller: Caller, request: &Heartbeat) -> HeartbeatAnswe
 
 async fn prepare(node: Arc<Node>, request: Prepare) -> Result<Vec<Before>, Error> {
     let data_dir = node.data_dir();
-    tokio::task::spawn_blocking(move || prepare_now(&request, &data_dir))
-        .await
-        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
+    let view = node.view();
+    let local = node.uuid();
+    tokio::task::spawn_blocking(move || {
+        if matches!(request.step, Step::Check) {
+            let existing = view.state.volumes.values().flat_map(|volume| &volume.bricks);
+            let existing: Vec<_> =
+                existing.filter(|brick| brick.node == local).map(|brick| Path::new(&brick.path)).collect();
+            // Again, for paths that meet through symbolic links.
+            for place in &request.bricks {
+                check_overlap(&place.host, Path::new(&place.path), existing.iter().copied())
+                    .map_err(|refusal| Error::new(ErrorKind::Invalid, refusal.to_string()))?;
+            }
+        }
+        prepare_now(&request, &data_dir)
+    })
+    .await
+    .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
 }
 
 fn prepare_now(request: &Prepare, data_dir: &Path) -> Result<Vec<Before>, Error> {
@@ -202,7 +217,7 @@ fn prepare_now(request: &Prepare, data_dir: &Path) -> Result<Vec<Before>, Error>
         Step::Make => {
             let mut made: Vec<Before> = Vec::new();
             for place in &request.bricks {
-                match bricks::make(place, request.volume_id) {
+                match bricks::make(place, request.volume_id, request.force, data_dir) {
                     Ok(before) => made.push(before),
                     Err(error) => {
                         for (place, before) in request.bricks.iter().zip(&made) {
