@@ -13,26 +13,61 @@ use super::{create, validate};
 #[serde(rename_all = "snake_case", tag = "command")]
 pub enum Command {
     /// The first entry: a node forms a pool of itself.
-    Form { pool_id: Uuid, member: Member },
-    AddMember { member: Member },
-    RemoveMember { uuid: Uuid },
+    Form {
+        pool_id: Uuid,
+        member: Member,
+    },
+    AddMember {
+        member: Member,
+    },
+    RemoveMember {
+        uuid: Uuid,
+    },
     /// A member turned out to have one more name.
-    NameMember { uuid: Uuid, name: String },
+    NameMember {
+        uuid: Uuid,
+        name: String,
+    },
     /// A member that knew itself by an address only has been called by its name, or listens elsewhere now.
-    UpdateMember { member: Member },
+    UpdateMember {
+        member: Member,
+    },
     CreateVolume(NewVolume),
-    StartVolume { name: String, force: bool },
-    StopVolume { name: String, force: bool },
-    DeleteVolume { name: String },
+    StartVolume {
+        name: String,
+        force: bool,
+    },
+    StopVolume {
+        name: String,
+        force: bool,
+    },
+    DeleteVolume {
+        name: String,
+    },
     /// `volume` may be `all`.
-    SetOptions { volume: String, options: Vec<(String, String)> },
+    SetOptions {
+        volume: String,
+        options: Vec<(String, String)>,
+    },
     /// `key` `None`: all that may be reset.
-    ResetOptions { volume: String, key: Option<String>, force: bool },
+    ResetOptions {
+        volume: String,
+        key: Option<String>,
+        force: bool,
+    },
     /// Heal switches (`cluster.granular-entry-heal`, …) that `volume set` refuses on a volume that was started.
-    SetHealOption { volume: String, key: String, value: String },
+    SetHealOption {
+        volume: String,
+        key: String,
+        value: String,
+    },
     /// Only `survivor` is left of the pool, which goes on under a new id.
     /// `state` is the survivor's: the new log begins with it, so that who joins later gets all of it.
-    Recover { survivor: Uuid, pool_id: Uuid, state: Box<State> },
+    Recover {
+        survivor: Uuid,
+        pool_id: Uuid,
+        state: Box<State>,
+    },
 }
 
 /// A volume to be, with everything random in it already drawn.
@@ -263,7 +298,10 @@ fn reset_options(state: &mut State, name: &str, key: Option<&str>, force: bool) 
         dropped |= !keep;
         keep
     });
-    if protected && !dropped && let Some(known) = known {
+    if protected
+        && !dropped
+        && let Some(known) = known
+    {
         return Err(Refusal::Protected(known.to_owned()));
     }
     for (key, value) in create::defaults_after_reset() {
@@ -274,9 +312,9 @@ fn reset_options(state: &mut State, name: &str, key: Option<&str>, force: bool) 
     volume.version += 1;
     let mut applied = changed_volume(volume);
     if protected {
-        applied.warnings.push(
-            "All unprotected fields were reset. To reset the protected fields, use 'force'.".to_owned(),
-        );
+        applied
+            .warnings
+            .push("All unprotected fields were reset. To reset the protected fields, use 'force'.".to_owned());
     }
     Ok(applied)
 }
@@ -289,12 +327,8 @@ fn recover(state: &mut State, survivor: Uuid, pool_id: Uuid, kept: State) -> Res
     // Members with bricks stay known: their bricks still belong to volumes, and they come back by being probed.
     let with_bricks: std::collections::BTreeSet<Uuid> =
         state.volumes.values().flat_map(|volume| volume.bricks.iter().map(|brick| brick.node)).collect();
-    let gone: Vec<Uuid> = state
-        .members
-        .keys()
-        .copied()
-        .filter(|uuid| *uuid != survivor && !with_bricks.contains(uuid))
-        .collect();
+    let gone: Vec<Uuid> =
+        state.members.keys().copied().filter(|uuid| *uuid != survivor && !with_bricks.contains(uuid)).collect();
     for uuid in gone {
         state.members.remove(&uuid);
         state.removed.insert(uuid);

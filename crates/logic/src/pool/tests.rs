@@ -179,10 +179,7 @@ fn start_stop_delete() {
     apply(&mut state, start(false)).expect("starts");
     assert_eq!(refused(&state, start(false)), "Volume one already started");
     assert!(check(&state, &start(true)).is_ok());
-    assert_eq!(
-        refused(&state, delete()),
-        "Volume one has been started.Volume needs to be stopped before deletion."
-    );
+    assert_eq!(refused(&state, delete()), "Volume one has been started.Volume needs to be stopped before deletion.");
     apply(&mut state, stop(false)).expect("stops");
     assert!(check(&state, &stop(true)).is_ok());
     apply(&mut state, delete()).expect("deletes");
@@ -194,7 +191,9 @@ fn start_stop_delete() {
 #[test]
 fn detach() {
     let mut state = with_rep2();
-    assert!(refused(&state, Command::RemoveMember { uuid: node(2) }).starts_with("Peer node2 hosts one or more bricks."));
+    assert!(
+        refused(&state, Command::RemoveMember { uuid: node(2) }).starts_with("Peer node2 hosts one or more bricks.")
+    );
     apply(&mut state, Command::RemoveMember { uuid: node(3) }).expect("removes");
     assert!(state.removed.contains(&node(3)));
     let text = refused(&state, Command::RemoveMember { uuid: node(3) });
@@ -209,7 +208,8 @@ fn options_are_resolved_and_keep_their_place() {
     let state = set(&state, "one", "cluster.quorum-type", "auto").expect("sets");
     let state = set(&state, "one", "cache-size", "32MB").expect("sets");
     let state = set(&state, "one", "user.note", "hello world").expect("sets");
-    let set_now: Vec<_> = state.volumes["one"].options.iter().skip(3).map(|(key, value)| format!("{key}={value}")).collect();
+    let set_now: Vec<_> =
+        state.volumes["one"].options.iter().skip(3).map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(set_now, ["performance.cache-size=32MB", "cluster.quorum-type=auto", "user.note=hello world"]);
 }
 
@@ -217,18 +217,27 @@ fn options_are_resolved_and_keep_their_place() {
 fn bad_options() {
     let state = with_one();
     let bad = |key: &str, value: &str| set(&state, "one", key, value).expect_err("is refused");
-    assert_eq!(bad("no.such.option", "1"), "option : no.such.option does not exist\nDid you mean nfs.drc-size or ...mem-factor?");
+    assert_eq!(
+        bad("no.such.option", "1"),
+        "option : no.such.option does not exist\nDid you mean nfs.drc-size or ...mem-factor?"
+    );
     assert_eq!(bad("no.such", "1"), "option : no.such does not exist\nDid you mean nfs.acl or ...drc?");
     assert_eq!(bad("network.ping-timeout", "abc"), "invalid time format \"abc\" in \"option ping-timeout\"");
     assert_eq!(bad("network.ping-timeout", "2000"), "'2000' in 'option ping-timeout 2000' is out of range [0 - 1013]");
-    assert_eq!(bad("cluster.self-heal-readdir-size", "x"), "invalid number format \"x\" in option \"self-heal-readdir-size\"");
+    assert_eq!(
+        bad("cluster.self-heal-readdir-size", "x"),
+        "invalid number format \"x\" in option \"self-heal-readdir-size\""
+    );
     assert_eq!(
         bad("cluster.quorum-type", "some"),
         "option quorum-type some: 'some' is not valid (possible options are none, auto, fixed.)"
     );
     assert_eq!(bad("features.read-only", "maybe"), "option read-only maybe: 'maybe' is not a valid boolean value");
     assert_eq!(bad("cluster.quorum-count", "1"), "Cannot set cluster.quorum-count for a non-replicate volume.");
-    assert_eq!(bad("cluster.min-free-inodes", "101%"), "'101.000000' in 'option min-free-inodes 101%' is out of range [0 - 100]");
+    assert_eq!(
+        bad("cluster.min-free-inodes", "101%"),
+        "'101.000000' in 'option min-free-inodes 101%' is out of range [0 - 100]"
+    );
     assert!(bad("features.quota", "on").contains("volume quota <VOLNAME> enable"));
     assert_eq!(bad("cluster.server-quorum-ratio", "60"), "Not a valid option for single volume");
     assert_eq!(bad("auth.allow", "a b"), "option allow a b: 'a b' is not a valid internet-address-list");
@@ -289,7 +298,10 @@ fn reset_brings_the_defaults_back() {
         key: key.map(str::to_owned),
         force: false,
     };
-    assert_eq!(refused(&state, reset(Some("no.such"))), "Option no.such does not exist\nDid you mean nfs.acl or ...drc?");
+    assert_eq!(
+        refused(&state, reset(Some("no.such"))),
+        "Option no.such does not exist\nDid you mean nfs.acl or ...drc?"
+    );
     apply(&mut state, reset(None)).expect("resets");
     assert_eq!(
         state.volumes["one"].options,

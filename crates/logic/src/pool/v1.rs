@@ -64,8 +64,14 @@ pub enum VolumeState {
 pub enum Layout {
     Distribute,
     /// The last `arbiter` bricks (0 or 1) of each group of `replica` hold no data.
-    Replicate { replica: u32, arbiter: u32 },
-    Disperse { data: u32, redundancy: u32 },
+    Replicate {
+        replica: u32,
+        arbiter: u32,
+    },
+    Disperse {
+        data: u32,
+        redundancy: u32,
+    },
 }
 
 impl Layout {

@@ -237,7 +237,9 @@ fn takes(known: &Known, value: &str) -> Result<(), Refusal> {
 fn fits_a_volfile(name: &str, value: &str) -> Result<(), String> {
     let bad = |character: char| character.is_control() || character.is_whitespace() || matches!(character, '`' | '"');
     if value.is_empty() || value.chars().any(bad) {
-        return Err(format!("option {name} {value}: '{value}' is empty or contains white space, quotes or control characters"));
+        return Err(format!(
+            "option {name} {value}: '{value}' is empty or contains white space, quotes or control characters"
+        ));
     }
     Ok(())
 }
@@ -345,7 +347,10 @@ fn address_list(name: &str, value: &str) -> Result<(), String> {
     let fits = if value.starts_with('/') || value.contains('(') {
         value.split(',').all(|entry| {
             entry.starts_with('/')
-                && entry.strip_suffix(')').and_then(|entry| entry.split_once('(')).is_some_and(|(_, list)| plain(list, '|'))
+                && entry
+                    .strip_suffix(')')
+                    .and_then(|entry| entry.split_once('('))
+                    .is_some_and(|(_, list)| plain(list, '|'))
         })
     } else {
         plain(value, ',')
@@ -359,9 +364,9 @@ fn address_list(name: &str, value: &str) -> Result<(), String> {
 fn is_address(address: &str) -> bool {
     let address = address.strip_prefix('!').unwrap_or(address);
     !address.is_empty()
-        && address
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'*' | b'?' | b'[' | b']' | b'/'))
+        && address.bytes().all(|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'*' | b'?' | b'[' | b']' | b'/')
+        })
 }
 
 /// GlusterFS's words for truth, in any case.
