@@ -293,6 +293,9 @@ impl Volume {
             .wait_up(options.wait)
             .await
             .map_err(|reason| Error::NotUp { volume: name(), reason: Box::new(reason) })?;
+        if let Err(error) = graph.heal_on_access() {
+            tracing::warn!(%error, "what this mount finds unequal waits for the healer");
+        }
         let volume = Self { graph, server };
         match (volume.check_root().await, &options.source) {
             (Ok(()), _) => Ok(volume),
