@@ -48,7 +48,7 @@ struct State {
     mend: &'static str,
 }
 
-const STATES: [State; 8] = [
+const STATES: [State; 7] = [
     State {
         name: "another volume-id",
         spoil: "setfattr -n trusted.glusterfs.volume-id -v 0x00112233445566778899aabbccddeeff $B",
@@ -79,12 +79,6 @@ const STATES: [State; 8] = [
         words: "ailed",
         mend: "setfattr -n trusted.gfid -v 0x00000000000000000000000000000001 $B",
     },
-    State {
-        name: "a file system that is read-only",
-        spoil: "mount -o remount,ro /srv/small",
-        words: "ailed",
-        mend: "mount -o remount,rw /srv/small",
-    },
     State { name: "no gfid on the root", spoil: "setfattr -x trusted.gfid $B", words: "", mend: ":" },
     State { name: "no .glusterfs", spoil: "rm -rf $B/.glusterfs", words: "", mend: ":" },
 ];
@@ -111,6 +105,7 @@ pub(super) fn brick_states(lab: &Lab, servers: System) -> Result<Vec<Row>> {
     for state in given {
         rows.push(brick_state(gfs1, &id, state).with_context(|| format!("a brick with {}", state.name))?);
     }
+    rows.push(read_only(gfs1)?);
     rows.push(nameless_file(gfs1)?);
     rows.push(full_disk(gfs1)?);
     if servers == System::Glusterfs {
@@ -138,6 +133,17 @@ fn brick_state(gfs1: &Host, id: &str, state: &State) -> Result<Row> {
     gfs1.ok("grep -q precious /run/small/dir/file && ls /run/small/dir > /dev/null")
         .context("the file after mending")?;
     gfs1.ok("umount /run/small")?;
+    Ok(row)
+}
+
+/// A brick on a disk that became read-only is served, as GlusterFS does it; who writes is told.
+fn read_only(gfs1: &Host) -> Result<Row> {
+    gfs1.ok("gluster --mode=script volume stop small && mount -o remount,ro /srv/small && gluster volume start small")?;
+    gfs1.ok("mount -t glusterfs gfs1:/small /run/small && grep -q precious /run/small/dir/file")?;
+    let mut row = Row::typed(gfs1, "echo more >> /run/small/dir/file", Failure, "Read-only file system")?;
+    row.what = "a brick on a read-only disk".to_owned();
+    gfs1.ok("umount /run/small && gluster --mode=script volume stop small && mount -o remount,rw /srv/small")?;
+    gfs1.ok("gluster volume start small && sleep 1")?;
     Ok(row)
 }
 
