@@ -60,10 +60,15 @@ impl Brick {
     /// before `features.ctime` gets its first value from a client (`set-ctime-mdata`), not here.
     pub(crate) fn touch(&self, ctx: &Context, inode: &Inode, loc: Loc<'_>, flags: TimeFlags) {
         let Some(time) = ctx.time.filter(|_| self.options.ctime && !flags.is_empty()) else { return };
-        let Some(old) = self.mdata(inode, loc) else { return };
-        let mut new = old;
+        let known = self.mdata(inode, loc);
+        let mut new = match known {
+            Some(known) => known,
+            // The root is made by nobody's fop: its times begin with the first change in it.
+            None if inode.gfid.is_root() => mdata::born(time),
+            None => return,
+        };
         mdata::advance(&mut new, time, flags);
-        if new != old
+        if known != Some(new)
             && let Err(errno) = self.set_mdata(inode, loc, &new)
         {
             tracing::warn!(gfid = %inode.gfid, %errno, "cannot keep the times of an inode");

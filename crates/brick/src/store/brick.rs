@@ -75,8 +75,8 @@ impl Brick {
             Request::Fgetxattr(r) => self.fgetxattr(ctx, &r)?.into(),
             Request::Removexattr(r) => self.removexattr(ctx, &r)?.into(),
             Request::Fremovexattr(r) => self.fremovexattr(ctx, &r)?.into(),
-            Request::Xattrop(r) => self.xattrop(ctx, &r)?.into(),
-            Request::Fxattrop(r) => self.fxattrop(ctx, &r)?.into(),
+            Request::Xattrop(r) => self.xattrop(&r)?.into(),
+            Request::Fxattrop(r) => self.fxattrop(&r)?.into(),
 
             // Questions to translators that a Mortar brick does not have (change log, EC): `posix_ipc`.
             Request::Ipc(_) => return Err(Errno::EOPNOTSUPP.into()),

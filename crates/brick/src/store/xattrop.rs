@@ -1,5 +1,8 @@
 //! XATTROP and FXATTROP: read, combine, write, as one step per inode. Replication keeps its change log by it.
 //!
+//! It leaves the inode's times alone, whatever the caller's clock says: counters are no change that a user made, and a
+//! client's late post-op must not undo a utimensat(2).
+//!
 //! Source: GlusterFS `posix-inode-fd-ops.c: do_xattrop`, `index.c: index_xattrop`.
 
 use std::sync::Arc;
@@ -7,7 +10,7 @@ use std::sync::Arc;
 use mortar_sys::xattr::{self, SetMode};
 use mortar_sys::{Loc, Result};
 use mortar_types::fop::{DictReply, Fxattrop, Xattrop, XattropOp};
-use mortar_types::{Context, Dict, Errno, Outcome, Value};
+use mortar_types::{Dict, Errno, Outcome, Value};
 
 use super::answers::Subject;
 use super::brick::Brick;
@@ -16,20 +19,19 @@ use super::inode::Inode;
 use super::xattr_fops::is_brick_key;
 
 impl Brick {
-    pub(crate) fn xattrop(&self, ctx: &Context, request: &Xattrop) -> Outcome<DictReply> {
+    pub(crate) fn xattrop(&self, request: &Xattrop) -> Outcome<DictReply> {
         let node = self.node(request.gfid)?;
-        self.combine(ctx, &node.inode, node.loc(self), request.op, request.dict.as_ref(), request.xdata.as_ref())
+        self.combine(&node.inode, node.loc(self), request.op, request.dict.as_ref(), request.xdata.as_ref())
     }
 
-    pub(crate) fn fxattrop(&self, ctx: &Context, request: &Fxattrop) -> Outcome<DictReply> {
+    pub(crate) fn fxattrop(&self, request: &Fxattrop) -> Outcome<DictReply> {
         self.opened(request.gfid, request.fd)?.with(self, |inode, loc| {
-            self.combine(ctx, inode, loc, request.op, request.dict.as_ref(), request.xdata.as_ref())
+            self.combine(inode, loc, request.op, request.dict.as_ref(), request.xdata.as_ref())
         })
     }
 
     fn combine(
         &self,
-        ctx: &Context,
         inode: &Arc<Inode>,
         loc: Loc<'_>,
         op: XattropOp,
@@ -53,7 +55,6 @@ impl Brick {
             reply.set(key.to_owned(), Value::ptr(answer));
         }
         self.index.after(inode, &reply, xdata)?;
-        self.touch_self(ctx, inode, loc);
         let stat = loc.stat()?;
         let xdata = self.answer(&Subject { inode, loc, stat: &stat }, xdata)?;
         Ok(DictReply { len: 0, dict: Some(reply), xdata: Some(xdata) })

@@ -1,6 +1,6 @@
 //! Times: kept in `trusted.glusterfs.mdata`, moved by the clients' clocks.
 
-use mortar_types::fop::{Setattr, Setxattr, Write, setattr_valid};
+use mortar_types::fop::{Setattr, Setxattr, Write, Xattrop, XattropOp, setattr_valid};
 use mortar_types::keys::{SET_CTIME_MDATA, XATTR_MDATA};
 use mortar_types::{Dict, Fd, Gfid, Iatt, Mdata, TimeFlags, Timespec, Value};
 
@@ -45,6 +45,28 @@ fn a_change_of_entries_moves_the_parents_times() {
     assert!(brick.stat(dir).expect("it is there").mtime > made.mtime);
 }
 
+/// Debian's client sends its late post-op with the flags of the write before it.
+#[test]
+fn counters_move_no_times() {
+    let Some(brick) = Brick::new() else { return };
+    let gfid = brick.create(Gfid::ROOT, "f", b"").expect("it is new");
+    let before = brick.stat(gfid).expect("it is there");
+    let one = Value::ptr([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0].to_vec());
+    let dict = Some(Dict::new().with("trusted.afr.dirty", one));
+    let ctx = brick.ctx_with(TimeFlags::CTIME.or(TimeFlags::MTIME));
+    brick.call_as(&ctx, Xattrop { gfid, op: XattropOp::AddArray, dict, xdata: None }).expect("it adds");
+    assert_eq!(brick.stat(gfid).expect("it is there"), before);
+}
+
+#[test]
+fn the_roots_times_begin_with_the_first_change_in_it() {
+    let Some(brick) = Brick::new() else { return };
+    assert!(!xattrs_on_disk(brick.root()).contains_key(XATTR_MDATA));
+    brick.mkdir(Gfid::ROOT, "d").expect("it is new");
+    assert_eq!(xattrs_on_disk(brick.root())[XATTR_MDATA].len(), 57);
+    assert_eq!(brick.stat(Gfid::ROOT).expect("it is there").mtime.sec, EPOCH);
+}
+
 #[test]
 fn given_times_are_taken_as_given() {
     let Some(brick) = Brick::new() else { return };
@@ -64,21 +86,24 @@ fn given_times_are_taken_as_given() {
 #[test]
 fn an_inode_from_before_ctime_gets_its_times_from_a_client() {
     let Some(brick) = Brick::new() else { return };
+    let gfid = brick.mkdir(Gfid::ROOT, "old").expect("it is new");
+    let path = brick.root().join("old");
+    rustix::fs::lremovexattr(&path, XATTR_MDATA).expect("it has one");
+    let brick = brick.reopened();
     let times =
         |sec| Mdata { atime: Timespec::new(sec, 1), mtime: Timespec::new(sec, 2), ctime: Timespec::new(sec, 3) };
     let give = |sec| {
         let dict = Some(Dict::new().with(SET_CTIME_MDATA, Value::Mdata(times(sec))));
-        brick.call_as(&brick.ctx_with(TimeFlags(0)), Setxattr { gfid: Gfid::ROOT, flags: 0, dict, xdata: None })
+        brick.call_as(&brick.ctx_with(TimeFlags(0)), Setxattr { gfid, flags: 0, dict, xdata: None })
     };
-    assert!(!xattrs_on_disk(brick.root()).contains_key(XATTR_MDATA));
-    brick.mkdir(Gfid::ROOT, "d").expect("it is new");
-    assert!(!xattrs_on_disk(brick.root()).contains_key(XATTR_MDATA), "a fop does not begin them");
+    brick.mkdir(gfid, "d").expect("it is new");
+    assert!(!xattrs_on_disk(&path).contains_key(XATTR_MDATA), "a fop does not begin them");
     give(EPOCH + 50).expect("it is taken");
-    let stat = brick.stat(Gfid::ROOT).expect("it is there");
+    let stat = brick.stat(gfid).expect("it is there");
     assert_eq!((stat.atime.sec, stat.mtime.nsec, stat.ctime.nsec), (EPOCH + 50, 2, 3));
     give(EPOCH + 10).expect("it is merged");
-    assert_eq!(brick.stat(Gfid::ROOT).map(|stat| stat.atime.sec), Ok(EPOCH + 50));
-    assert_eq!(xattrs_on_disk(brick.root())[XATTR_MDATA].len(), 57);
+    assert_eq!(brick.stat(gfid).map(|stat| stat.atime.sec), Ok(EPOCH + 50));
+    assert_eq!(xattrs_on_disk(&path)[XATTR_MDATA].len(), 57);
 }
 
 #[test]

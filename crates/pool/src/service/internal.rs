@@ -24,6 +24,7 @@ use crate::bricks::{self, Before, Place};
 use crate::node::Node;
 use crate::peers::{HEARTBEAT, Heartbeat, HeartbeatAnswer, Standing};
 use crate::raft::{APPEND, SNAPSHOT, VOTE};
+use crate::supervisor::Missing;
 
 /// A brick process that is not up by then is reported.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(12);
@@ -91,7 +92,7 @@ pub(crate) struct Settle {
     pub index: u64,
     pub volume: String,
 }
-internal!(Settle, "internal/settle" -> Vec<String>);
+internal!(Settle, "internal/settle" -> Vec<Missing>);
 
 /// The asked node's processes of a volume.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -252,7 +253,7 @@ async fn start_check(node: Arc<Node>, name: &str) -> Result<(), Error> {
     .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?
 }
 
-async fn settle(node: &Node, request: &Settle) -> Vec<String> {
+async fn settle(node: &Node, request: &Settle) -> Vec<Missing> {
     node.reach(request.index).await;
     let now = node.view();
     node.supervisor.reconcile(&now.state);

@@ -19,6 +19,7 @@ use crate::bricks::{Before, Place};
 use crate::getspec;
 use crate::node::{Node, refusal_error};
 use crate::resolve;
+use crate::supervisor::Missing;
 use crate::volgen::Trust;
 
 /// How long a member may take to check or make its bricks.
@@ -247,27 +248,59 @@ async fn start(node: &Node, request: &api::Start) -> Result<api::Changed, Error>
         }
     }
     let mut answer = changed(node.write(command).await?);
-    answer.warnings.extend(settle(node, volume).await);
+    let settled = settle(node, volume).await;
+    if let Some((owner, failed)) = settled.failed
+        && !request.force
+    {
+        // A volume that is said to be started while a brick cannot start would be tried again for ever.
+        node.write(Command::StopVolume { name: request.name.clone(), force: true }).await?;
+        let host = volume.bricks.iter().find(|brick| brick.node == owner).map(|brick| brick.host.clone());
+        let host = if owner == node.uuid() { "localhost".to_owned() } else { host.unwrap_or_default() };
+        let message = format!("Commit failed on {host}. Please check log file for details.");
+        let hint =
+            format!("{failed}\nMend it, or start the other bricks with: mortar volume start {} force", request.name);
+        return Err(Error::new(ErrorKind::Conflict, message).with_hint(hint));
+    }
+    answer.warnings.extend(settled.warnings);
     Ok(answer)
 }
 
-/// Waits until the members' processes have followed a change; answers what did not.
-async fn settle(node: &Node, volume: &Volume) -> Vec<String> {
+/// What became of the processes after a change.
+#[derive(Default)]
+struct Settled {
+    warnings: Vec<String>,
+    /// The first brick that ended at its start, with its owner.
+    failed: Option<(Uuid, String)>,
+}
+
+/// Waits until the members' processes have followed a change.
+async fn settle(node: &Node, volume: &Volume) -> Settled {
     let index = node.view().applied_index;
     let asked = owners(volume).into_iter().filter(|owner| node.peers.is_connected(*owner)).map(|owner| async move {
         let request = Settle { index, volume: volume.name.clone() };
-        ask(node, owner, &request, SETTLE_TIMEOUT).await
+        (owner, ask(node, owner, &request, SETTLE_TIMEOUT).await)
     });
-    let mut warnings = Vec::new();
-    for answered in futures::future::join_all(asked).await {
-        match answered {
-            Ok(missing) => {
-                warnings.extend(missing.into_iter().map(|name| format!("{name} is not running yet; see its log")));
+    let mut settled = Settled::default();
+    for (owner, answered) in futures::future::join_all(asked).await {
+        let missing = match answered {
+            Ok(missing) => missing,
+            Err(error) => {
+                settled.warnings.push(error.message);
+                continue;
             }
-            Err(error) => warnings.push(error.message),
+        };
+        for Missing { name, why } in missing {
+            let text = why.as_ref().map_or_else(
+                || format!("{name} is not running yet; see its log"),
+                |why| format!("{name} did not start: {why}"),
+            );
+            if why.is_some() && settled.failed.is_none() {
+                settled.failed = Some((owner, text.clone()));
+            }
+            settled.warnings.push(text);
         }
     }
-    warnings
+    settled
 }
 
 async fn stop(node: &Node, request: &api::Stop) -> Result<api::Changed, Error> {
@@ -275,7 +308,7 @@ async fn stop(node: &Node, request: &api::Stop) -> Result<api::Changed, Error> {
     let applied = node.write(Command::StopVolume { name: request.name.clone(), force: request.force }).await?;
     let mut answer = changed(applied);
     if let Some(volume) = view.state.volumes.get(&request.name) {
-        answer.warnings.extend(settle(node, volume).await);
+        answer.warnings.extend(settle(node, volume).await.warnings);
     }
     Ok(answer)
 }

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 pub(crate) use ports::Ports;
+use process::Report;
 pub(crate) use process::{Running, Spec};
 
 use crate::getspec::shared_brick_count;
@@ -50,9 +51,17 @@ struct Entry {
     spec: Spec,
     /// A change of this alone makes it read its configuration again.
     configuration: String,
-    running: watch::Receiver<Option<Running>>,
+    report: watch::Receiver<Report>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+}
+
+/// A process that is not up although it should be.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Missing {
+    pub name: String,
+    /// What it said when it ended at its start; `None`: it has not come up yet.
+    pub why: Option<String>,
 }
 
 /// The table of processes.
@@ -133,7 +142,7 @@ impl Supervisor {
 
     fn start(&self, spec: Spec, configuration: String, before: Option<JoinHandle<()>>) -> Entry {
         let (stop, stopped) = watch::channel(false);
-        let (report, running) = watch::channel(None);
+        let (report, reported) = watch::channel(Report::Unknown);
         let keeper = process::Keeper::new(spec.clone(), Arc::clone(&self.portmap), report, stopped);
         let task = tokio::spawn(async move {
             // The predecessor's socket and port must be free first.
@@ -142,7 +151,7 @@ impl Supervisor {
             }
             keeper.keep().await;
         });
-        Entry { spec, configuration, running, stop, task }
+        Entry { spec, configuration, report: reported, stop, task }
     }
 
     fn write_configuration(&self, spec: &Spec, text: &str) {
@@ -232,26 +241,28 @@ impl Supervisor {
 
     /// The process as it runs now; `None` when it is not wanted or not up.
     pub(crate) fn running(&self, key: &Key) -> Option<Running> {
-        self.entries.lock().get(key).and_then(|entry| entry.running.borrow().clone())
+        self.entries.lock().get(key).and_then(|entry| entry.report.borrow().running().cloned())
     }
 
-    /// Waits until the processes of a volume are up, at most so long; answers those that are not.
-    pub(crate) async fn settle(&self, volume: &str, limit: Duration) -> Vec<String> {
+    /// Waits until the bricks of a volume are up or have failed to start, at most so long; answers those that are not up.
+    pub(crate) async fn settle(&self, volume: &str, limit: Duration) -> Vec<Missing> {
         let mut missing = Vec::new();
         let deadline = tokio::time::Instant::now() + limit;
-        for (name, mut running) in self.bricks_of(volume) {
-            let up = tokio::time::timeout_at(deadline, running.wait_for(Option::is_some)).await;
-            if !matches!(up, Ok(Ok(_))) {
-                missing.push(name);
+        for (name, mut report) in self.bricks_of(volume) {
+            let settled = tokio::time::timeout_at(deadline, report.wait_for(|report| *report != Report::Unknown)).await;
+            match settled.as_ref().map(|settled| settled.as_deref()) {
+                Ok(Ok(Report::Running(_))) => {}
+                Ok(Ok(Report::Failed(why))) => missing.push(Missing { name, why: Some(why.clone()) }),
+                _ => missing.push(Missing { name, why: None }),
             }
         }
         missing
     }
 
-    fn bricks_of(&self, wanted: &str) -> Vec<(String, watch::Receiver<Option<Running>>)> {
+    fn bricks_of(&self, wanted: &str) -> Vec<(String, watch::Receiver<Report>)> {
         let entries = self.entries.lock();
         let of_volume = entries.iter().filter(|(key, _)| matches!(key, Key::Brick { volume, .. } if volume == wanted));
-        of_volume.map(|(_, entry)| (entry.spec.name.clone(), entry.running.clone())).collect()
+        of_volume.map(|(_, entry)| (entry.spec.name.clone(), entry.report.clone())).collect()
     }
 
     /// Waits until no process of a volume runs any more, at most so long.

@@ -44,6 +44,8 @@ const CONTROL_TIMEOUT: Duration = Duration::from_secs(3);
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Pauses before a process is started again; the longest one stays.
 const BACKOFF: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(10);
+/// How much of a log's end is searched for the reason of a failed start.
+const LAST_WORDS_BYTES: usize = 4096;
 /// A process that ran so long has not failed at its start.
 const STEADY: Duration = Duration::from_secs(10);
 
@@ -77,15 +79,35 @@ async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
 pub(super) struct Keeper {
     spec: Spec,
     portmap: Arc<Portmap>,
-    report: watch::Sender<Option<Running>>,
+    report: watch::Sender<Report>,
     stopped: watch::Receiver<bool>,
+}
+
+/// How a process is, as its keeper sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum Report {
+    /// Being started, or between two lives.
+    #[default]
+    Unknown,
+    Running(Running),
+    /// It ended at its start, with what it said.
+    Failed(String),
+}
+
+impl Report {
+    pub(super) fn running(&self) -> Option<&Running> {
+        match self {
+            Self::Running(running) => Some(running),
+            Self::Unknown | Self::Failed(_) => None,
+        }
+    }
 }
 
 impl Keeper {
     pub(super) const fn new(
         spec: Spec,
         portmap: Arc<Portmap>,
-        report: watch::Sender<Option<Running>>,
+        report: watch::Sender<Report>,
         stopped: watch::Receiver<bool>,
     ) -> Self {
         Self { spec, portmap, report, stopped }
@@ -139,14 +161,14 @@ impl Keeper {
         if let (Some((path, _)), Some(port)) = (&self.spec.brick, running.port) {
             self.portmap.register(path, Registration { port, pid: running.pid, by: None });
         }
-        self.report.send_replace(Some(running.clone()));
+        self.report.send_replace(Report::Running(running.clone()));
     }
 
     fn withdraw(&self, running: &Running) {
         if let (Some((path, _)), Some(port)) = (&self.spec.brick, running.port) {
             self.portmap.forget(path, port);
         }
-        self.report.send_replace(None);
+        self.report.send_replace(Report::Unknown);
     }
 
     /// A process of an earlier life of this daemon. One that is not what is wanted is told to end.
@@ -192,6 +214,7 @@ impl Keeper {
             Ok(child) => child,
             Err(error) => {
                 tracing::error!(process = %self.spec.name, %error, "cannot be started");
+                self.report.send_replace(Report::Failed(error.to_string()));
                 return None;
             }
         };
@@ -199,6 +222,7 @@ impl Keeper {
         while Instant::now() < deadline {
             if let Ok(Some(status)) = child.try_wait() {
                 tracing::error!(process = %self.spec.name, %status, log = %self.spec.log.display(), "ended at its start");
+                self.report.send_replace(Report::Failed(self.last_words()));
                 return None;
             }
             if let Some((watched, status)) = self.contact().await {
@@ -213,6 +237,15 @@ impl Keeper {
         // A process that does not answer is of no use and holds the port.
         let _ = child.kill().await;
         None
+    }
+
+    /// Why a process that has just ended did: the last line of its log, where its complaint goes.
+    fn last_words(&self) -> String {
+        let log = std::fs::read(&self.spec.log).unwrap_or_default();
+        let end = log.get(log.len().saturating_sub(LAST_WORDS_BYTES)..).unwrap_or_default();
+        let text = String::from_utf8_lossy(end);
+        let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it ended without a word");
+        line.trim_start_matches("mortar brick: ").to_owned()
     }
 
     fn spawn(&self) -> std::io::Result<Child> {
