@@ -73,7 +73,7 @@ pub(crate) fn must(result: Result<()>) {
 }
 
 pub(crate) fn binary() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_mortar"))
+    std::env::var_os("MORTAR_E2E_BINARY").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_mortar")), PathBuf::from)
 }
 
 fn is_server(host: &str) -> bool {
