@@ -225,7 +225,8 @@ async fn entries(set: &ReplicaSet, dir: Gfid) -> Result<(Vec<Gfid>, VecDeque<Gfi
     Ok((directories, files.into()))
 }
 
-/// Removes from the children's parking directories what waits there for nothing: inodes that no good copy has any more.
+/// Removes from the children's parking directories what waits there for nothing: inodes that no good copy has any more,
+/// and second names of files that are at their place again.
 pub async fn empty_parking(set: &ReplicaSet) -> Result<(), Error> {
     let session = Session::new(set);
     for child in set.all().iter() {
@@ -235,6 +236,9 @@ pub async fn empty_parking(set: &ReplicaSet) -> Result<(), Error> {
             };
             if !has_use(&session, child, gfid).await? {
                 crate::heal::entry::throw_away_parked(&session, child, gfid).await?;
+            } else {
+                // A healer that died between linking the inode into its directory and unparking it.
+                crate::heal::entry::unpark_linked(&session, gfid, child).await?;
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Three replicas, lost marks, and what waits in the parking directory.
 
 use mortar_logic::heal::Children;
+use mortar_types::fop::Link;
+use mortar_types::{Context, Pid, SubvolId};
 use mortar_volume::heal::sweep::{Progress, empty_parking, full_sweep, index_sweep};
 
 use crate::bricks::Cluster;
@@ -124,6 +126,39 @@ async fn an_inode_that_was_removed_after_it_was_parked_is_thrown_away() {
     empty_parking(&set).await.unwrap();
     assert_eq!(std::fs::read_dir(&parking).unwrap().count(), 0);
     assert_healed(&cluster);
+}
+
+/// As when one healer links the inode into its new directory while another parks the old name.
+#[tokio::test]
+async fn a_file_at_its_place_leaves_no_second_name_parked() {
+    if !crate::can_run() {
+        return;
+    }
+    let cluster = Cluster::new(2);
+    let files = Files(&cluster.client.top);
+    for dir in ["a", "b"] {
+        files.mkdir(dir).await.unwrap();
+    }
+    files.create("a/f", b"f").await.unwrap();
+    cluster.client.replicate.quiesce().await;
+    cluster.down(1);
+    files.rename("a/f", "b/f").await.unwrap();
+    cluster.client.replicate.quiesce().await;
+    cluster.up(1);
+    let set = cluster.set();
+    let (a, b) = (files.stat("a").await.unwrap().gfid, files.stat("b").await.unwrap().gfid);
+    let gfid = files.stat("b/f").await.unwrap().gfid;
+    mortar_volume::heal::inode::heal(&set, a, mortar_volume::heal::entry::Scope::Changed).await.unwrap();
+    let link = Link { gfid, new_parent: b, new_name: "f".into(), xdata: None };
+    set.children[SubvolId(1)].fop(&Context::internal(Pid::SELF_HEAL_DAEMON), link).await.unwrap();
+    let parking = cluster.bricks[1].root.join(String::from_utf8(set.parking_name().to_vec()).unwrap());
+    assert_eq!(std::fs::read_dir(&parking).unwrap().count(), 1);
+    heal(&cluster).await;
+    empty_parking(&set).await.unwrap();
+    assert_eq!(std::fs::read_dir(&parking).unwrap().count(), 0);
+    // The name and the handle.
+    let links = std::os::unix::fs::MetadataExt::nlink(&std::fs::metadata(cluster.bricks[1].root.join("b/f")).unwrap());
+    assert_eq!(links, 2);
 }
 
 #[tokio::test]

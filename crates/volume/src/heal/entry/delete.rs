@@ -79,7 +79,18 @@ async fn park(session: &Session<'_>, dir: Gfid, name: &Bytes, gfid: Gfid, sink: 
         new_name: parked_name(gfid),
         xdata: Some(internal()),
     };
-    ignore_missing(session.must(sink, request).await.map(|_| ()))
+    ignore_missing(session.must(sink, request).await.map(|_| ()))?;
+    // Another healer may have linked the inode into its new directory since its links were counted, and have found
+    // nothing parked then. One of the two comes last, and both look after they acted.
+    unpark_linked(session, gfid, sink).await
+}
+
+/// Takes a file out of the parking directory that has a proper name besides.
+pub(crate) async fn unpark_linked(session: &Session<'_>, gfid: Gfid, child: SubvolId) -> Result<(), Error> {
+    match session.exists(child, gfid).await? {
+        Some(stat) if !stat.is_dir() && stat.nlink > 1 => unpark(session, gfid, child).await,
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn parked_name(gfid: Gfid) -> Bytes {

@@ -21,7 +21,7 @@ use crate::heal::look::Looks;
 use crate::heal::set::Session;
 use crate::heal::{Error, Healed, index};
 
-pub(crate) use delete::{is_parked, throw_away_parked};
+pub(crate) use delete::{is_parked, throw_away_parked, unpark_linked};
 pub(crate) use names::{Names, seen};
 
 /// Names healed under one lock: enough to pay for the lock, few enough that a client waiting for the directory does not
