@@ -10,6 +10,9 @@ use async_trait::async_trait;
 use mortar_types::fop::{Fsetattr, Setattr, setattr_valid};
 use mortar_types::{Context, Fops, Iatt, Outcome, Reply, Request, TimeFlags, Timespec, UpcallSink};
 
+/// Linux's open flag, as OPEN carries it.
+const O_TRUNC: u32 = 0o1000;
+
 /// The layer. A caller that brings times of its own (heal) keeps them.
 pub struct Utime {
     name: String,
@@ -62,6 +65,8 @@ fn stamp(request: &Request, now: Timespec) -> Option<(Timespec, TimeFlags)> {
         R::Create(_) | R::Mkdir(_) | R::Mknod(_) | R::Symlink(_) | R::Put(_) => object.or(TimeFlags::ATIME).or(parent),
         R::Unlink(_) | R::Rmdir(_) | R::Link(_) | R::Rename(_) | R::Namelink(_) => TimeFlags::CTIME.or(parent),
         R::Write(_) | R::Truncate(_) | R::Ftruncate(_) | R::Discard(_) | R::CopyFileRange(_) => object,
+        // GlusterFS's mount never opens so: its kernel truncates by a call of its own.
+        R::Open(open) if open.flags & O_TRUNC != 0 => object,
         R::Fallocate(_) | R::Zerofill(_) => TimeFlags::MTIME.or(TimeFlags::ATIME),
         R::Setxattr(_) | R::Fsetxattr(_) | R::Removexattr(_) | R::Fremovexattr(_) => TimeFlags::CTIME,
         R::Setattr(Setattr { stat, valid, .. }) | R::Fsetattr(Fsetattr { stat, valid, .. }) => {
@@ -90,7 +95,7 @@ fn stamp_setattr(stat: &Iatt, valid: i32, now: Timespec) -> (Timespec, TimeFlags
 mod tests {
     use bytes::Bytes;
     use mortar_types::Gfid;
-    use mortar_types::fop::{Fallocate, Fd, Lookup, Mkdir, Setxattr, Unlink, Write};
+    use mortar_types::fop::{Fallocate, Fd, Lookup, Mkdir, Open, Setxattr, Unlink, Write};
     use parking_lot::Mutex;
 
     use super::*;
@@ -107,6 +112,8 @@ mod tests {
     #[test]
     fn each_kind_of_change_moves_the_times_that_glusterfs_moves() {
         let (gfid, name, xdata) = (Gfid::ROOT, Bytes::from_static(b"n"), None);
+        let open = |flags| Open { gfid, flags, xdata: None };
+        assert_eq!((flags(open(1)), flags(open(1 | O_TRUNC))), (None, Some(3)));
         let mkdir = Mkdir { parent: gfid, mode: 0, umask: 0, name: name.clone(), xdata: None };
         assert_eq!(flags(mkdir), Some(0x1f));
         assert_eq!(flags(Unlink { parent: gfid, name: name.clone(), flags: 0, xdata: None }), Some(0x19));

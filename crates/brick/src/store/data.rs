@@ -14,7 +14,7 @@ use mortar_types::{Context, Dict, Errno, Fd, Gfid, Outcome, Value};
 
 use super::brick::Brick;
 use super::fds::{Open, OpenFile};
-use super::open_flags::{self, O_APPEND, O_DSYNC};
+use super::open_flags::{self, O_APPEND, O_DSYNC, O_TRUNC};
 use super::permission::Want;
 use super::resolve::{Node, Place, is_regular};
 
@@ -36,6 +36,9 @@ impl Brick {
             _ if !is_regular(&stat) => return Err(Errno::EINVAL.into()),
             Place::File(_) | Place::Unlinked(_) => self.open_place(&node, open_flags::of_client(request.flags))?,
         };
+        if request.flags & O_TRUNC != 0 {
+            self.touch_self(ctx, &node.inode, loc);
+        }
         Ok(OpenReply { fd: self.add_file(node.inode, file, request.flags), xdata: None })
     }
 

@@ -54,6 +54,7 @@ impl Brick {
         if !same {
             if let Some(replaced) = &replaced {
                 self.retire_replaced(&new, replaced)?;
+                self.touch_replaced(ctx, replaced);
             }
             self.follow_rename(&inode, &stat, &old, &new)?;
         }
@@ -112,6 +113,17 @@ impl Brick {
         let handle = HandlePath::new(inode.gfid);
         self.forget_link(inode, Loc::At(self.root_fd(), handle.as_bytes()), new.parent.gfid(), &new.name);
         Ok(())
+    }
+
+    /// A file that goes on under other names has lost a link, which is a change of it.
+    fn touch_replaced(&self, ctx: &Context, replaced: &Replaced) {
+        if let Some(inode) = &replaced.inode
+            && !is_dir(&replaced.stat)
+            && replaced.stat.st_nlink > 2
+        {
+            let handle = HandlePath::new(inode.gfid);
+            self.touch_self(ctx, inode, Loc::At(self.root_fd(), handle.as_bytes()));
+        }
     }
 
     /// The moved inode's handle or note follows it.

@@ -1,6 +1,6 @@
 //! Times: kept in `trusted.glusterfs.mdata`, moved by the clients' clocks.
 
-use mortar_types::fop::{Setattr, Setxattr, Write, Xattrop, XattropOp, setattr_valid};
+use mortar_types::fop::{Open, Setattr, Setxattr, Write, Xattrop, XattropOp, setattr_valid};
 use mortar_types::keys::{SET_CTIME_MDATA, XATTR_MDATA};
 use mortar_types::{Dict, Fd, Gfid, Iatt, Mdata, TimeFlags, Timespec, Value};
 
@@ -115,4 +115,26 @@ fn without_ctime_the_backends_times_count() {
     let gfid = brick.create(Gfid::ROOT, "f", b"").expect("it is new");
     assert!(!xattrs_on_disk(&brick.root().join("f")).contains_key(XATTR_MDATA));
     assert!(brick.stat(gfid).expect("it is there").mtime.sec > EPOCH);
+}
+
+#[test]
+fn a_file_that_loses_a_name_to_a_rename_has_changed() {
+    let Some(brick) = Brick::new() else { return };
+    let gfid = brick.create(Gfid::ROOT, "f", b"").expect("it is new");
+    brick.link(gfid, Gfid::ROOT, "also-f").expect("it links");
+    brick.create(Gfid::ROOT, "other", b"").expect("it is new");
+    let before = brick.stat(gfid).expect("it is there");
+    brick.rename((Gfid::ROOT, "other"), (Gfid::ROOT, "f")).expect("it moves");
+    let after = brick.stat(gfid).expect("it has another name");
+    assert!(after.ctime > before.ctime && after.nlink == 1, "{before:?} {after:?}");
+}
+
+#[test]
+fn truncating_at_open_moves_times() {
+    let Some(brick) = Brick::new() else { return };
+    let gfid = brick.create(Gfid::ROOT, "f", b"content").expect("it is new");
+    let ctx = brick.ctx_with(TimeFlags::CTIME.or(TimeFlags::MTIME));
+    brick.call_as(&ctx, Open { gfid, flags: 0o1001, xdata: None }).expect("it opens");
+    let stat = brick.stat(gfid).expect("it is there");
+    assert_eq!((stat.size, Some(stat.mtime), Some(stat.ctime)), (0, ctx.time, ctx.time));
 }
