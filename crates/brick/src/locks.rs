@@ -5,6 +5,7 @@
 //! their connection's number: [`Locks::connect`] before their first fop, [`Locks::disconnect`] after their last.
 
 mod barrier;
+mod compound;
 mod counts;
 
 use std::collections::HashMap;
@@ -28,6 +29,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::oneshot;
 
 use barrier::Gate;
+use compound::Compound;
 use counts::Wanted;
 
 /// Inodes are spread over so many tables, so that clients rarely meet at one mutex.
@@ -280,7 +282,10 @@ impl Locks {
 
 #[async_trait]
 impl Fops for Locks {
-    async fn call(&self, ctx: &Context, request: Request) -> Outcome<Reply> {
+    async fn call(&self, ctx: &Context, mut request: Request) -> Outcome<Reply> {
+        if let Some(compound) = Compound::take(&mut request)? {
+            return self.compound(ctx, request, compound).await;
+        }
         match request {
             Request::Inodelk(r) => self.inodelk(ctx, r.gfid, r.cmd, r.kind, r.flock, r.domain).await,
             Request::Finodelk(r) => self.inodelk(ctx, r.gfid, r.cmd, r.kind, r.flock, r.domain).await,

@@ -95,6 +95,11 @@ pub trait Fops: Send + Sync + 'static {
         true
     }
 
+    /// Whether the brick behind it takes the keys of compounds now ([`crate::keys::COMPOUNDS`]).
+    fn compounds(&self) -> bool {
+        false
+    }
+
     /// Its name in the volfile (`imap0-client-0`), for logs and lock domains.
     fn name(&self) -> &str {
         ""

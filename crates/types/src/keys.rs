@@ -44,6 +44,16 @@ pub const GET_SIZE: &str = "get-size";
 pub const FORCE_REPLACE: &str = "force-replace";
 pub const FIPS_RCHECKSUM: &str = "fips-mode-rchecksum";
 
+/// Our own brick's SETVOLUME reply: 1 when it takes the keys below. They are sent to no brick that has not said so.
+pub const COMPOUNDS: &str = "mortar.compounds";
+/// On (F)XATTROP: first take a write lock on all contents, without waiting; EAGAIN and nothing done when it is not free.
+/// On CREATE: after the file was made, take the lock and add to its counters. The value is `mortar_logic`'s `DataLock`.
+pub const LOCK_DATA: &str = "mortar.lock-data";
+/// On (F)XATTROP: give the lock of [`LOCK_DATA`] back after the counters have moved (or could not).
+pub const UNLOCK_DATA: &str = "mortar.unlock-data";
+/// In replies to both, errors too: 1 when the lock is held now, else 0. Absent when nothing was tried.
+pub const LOCKED: &str = "mortar.locked";
+
 pub const XATTR_GFID: &str = "trusted.gfid";
 pub const XATTR_VOLUME_ID: &str = "trusted.glusterfs.volume-id";
 pub const XATTR_MDATA: &str = "trusted.glusterfs.mdata";
@@ -96,6 +106,10 @@ const KNOWN: &[&str] = &[
     GET_SIZE,
     FORCE_REPLACE,
     FIPS_RCHECKSUM,
+    COMPOUNDS,
+    LOCK_DATA,
+    UNLOCK_DATA,
+    LOCKED,
     XATTR_GFID,
     XATTR_VOLUME_ID,
     XATTR_MDATA,

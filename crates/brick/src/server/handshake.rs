@@ -3,6 +3,7 @@
 //! Order of the checks, texts and error numbers are those of `xlators/protocol/server/src/server-handshake.c`.
 
 use mortar_rpc::server::Peer;
+use mortar_types::keys::COMPOUNDS;
 use mortar_types::{Dict, Errno, Gfid, Value};
 use mortar_wire::handshake::SetvolumeReply;
 use mortar_wire::programs::FOP;
@@ -120,6 +121,8 @@ async fn admit(brick: &Brick, peer: &Peer, params: &Dict, reply: &mut Dict) -> R
     reply.set("clnt-lk-version", Value::Int(0));
     // A pointer in GlusterFS; clients only print it.
     reply.set("transport-ptr", Value::Uint(1));
+    // For our own clients; GlusterFS's read what they know.
+    reply.set(COMPOUNDS, Value::Int(1));
     let root = find_root(brick, subdir.as_deref()).await?;
     Ok(Bound {
         root,

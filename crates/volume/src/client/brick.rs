@@ -141,6 +141,10 @@ impl Fops for BrickClient {
         *self.shared.state.borrow() == State::Up
     }
 
+    fn compounds(&self) -> bool {
+        self.shared.link.load().as_ref().is_some_and(|link| link.compounds)
+    }
+
     fn name(&self) -> &str {
         &self.shared.name
     }
@@ -427,9 +431,10 @@ async fn use_connection(
     if let Some(id) = ready.volume_id {
         shared.volume_id.lock().get_or_insert(id);
     }
-    let link = Arc::new(Link { connection: ready.connection, generation, endpoint: ready.endpoint });
+    let Ready { connection, endpoint, child_up, compounds, .. } = ready;
+    let link = Arc::new(Link { connection, generation, endpoint, compounds });
     shared.reopen(&link).await;
-    if shared.publish(Arc::clone(&link), ready.child_up) {
+    if shared.publish(Arc::clone(&link), child_up) {
         // The sender lives in the connection's task, which ends by telling why.
         let _ = ended.wait_for(Option::is_some).await;
     } else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use mortar_rpc::client::{CallError, Connection, Events};
 use mortar_rpc::{AuthKind, Endpoint, Procedure, client as rpc};
-use mortar_types::{Context, Dict, Errno, Value};
+use mortar_types::{Context, Dict, Errno, Value, keys};
 use mortar_wire::handshake::{DUMP_ID, DumpReply, DumpRequest, SetvolumeReply, SetvolumeRequest};
 use mortar_wire::message::Message;
 use mortar_wire::portmap::{PortByBrickReply, PortByBrickRequest};
@@ -55,6 +55,8 @@ pub(super) struct Ready {
     pub(super) volume_id: Option<Uuid>,
     /// `false`: the brick behind it does not serve yet; a callback will tell.
     pub(super) child_up: bool,
+    /// The brick takes the keys of compounds.
+    pub(super) compounds: bool,
 }
 
 /// Goes all the way. `attempt` numbers the attempts of this client; `volume_id` is what earlier connections found.
@@ -134,7 +136,8 @@ async fn set_volume(
         return Err(ConnectError::OtherVolume { host, brick, expected, found });
     }
     let child_up = dict.get_i64("child_up") != Some(0);
-    Ok(Ready { connection: step.connection, endpoint: step.endpoint, volume_id: found, child_up })
+    let compounds = dict.get_i64(keys::COMPOUNDS) == Some(1);
+    Ok(Ready { connection: step.connection, endpoint: step.endpoint, volume_id: found, child_up, compounds })
 }
 
 /// SETVOLUME's dict (`client-handshake.c: client_setvolume`): what bricks look at or show.

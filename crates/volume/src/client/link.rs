@@ -24,6 +24,8 @@ pub(super) struct Link {
     pub(super) connection: Arc<Connection>,
     pub(super) generation: Generation,
     pub(super) endpoint: String,
+    /// The brick takes the keys of compounds.
+    pub(super) compounds: bool,
 }
 
 impl Link {

@@ -10,9 +10,10 @@ use mortar_logic::replicate::changelog::{Changelog, Slot};
 use mortar_logic::replicate::verdict::{self, Answer, Mark, Terms};
 use mortar_logic::replicate::{Set, SetExt};
 use mortar_types::fop::{Fsync, Fxattrop, Xattrop, XattropOp};
-use mortar_types::{Context, Dict, Errno, Fd, Outcome, Reply, Request, SubvolId, SubvolMap, Value, keys};
+use mortar_types::{Context, Dict, Errno, Fd, Gfid, Outcome, Reply, Request, SubvolId, SubvolMap, Value, keys};
 
 use super::Core;
+use super::compound::take_unlocked;
 use super::fds::OpenFd;
 use super::gate::Range;
 use super::inode::Inode;
@@ -48,6 +49,13 @@ impl Marks {
             unstable: 0,
             flushed: 0,
         }
+    }
+}
+
+impl Marks {
+    /// The dirty mark stands where the lock does.
+    pub(super) fn raised(dirty: Set) -> Self {
+        Self { dirty: dirty.clone(), ..Self::none(dirty.len()) }
     }
 }
 
@@ -88,23 +96,34 @@ impl Core {
     /// Adds to the counters of a file at `targets`.
     async fn mark_data(&self, inode: &Inode, grant: &Grant, targets: &Set, accused: &Set, dirty: Changelog) -> Marked {
         let dict = self.options.keys.xattrop(&verdict::accusations(accused, Slot::Data), dirty);
-        let (gfid, ctx) = (inode.gfid, Context::default());
-        let replies = self
-            .children
+        Marked::from(&self.move_counters(inode.gfid, grant.fd(), targets, &dict, None).await)
+    }
+
+    /// (F)XATTROP of `dict` at `targets`, by the open file where there is one.
+    pub(super) async fn move_counters(
+        &self,
+        gfid: Gfid,
+        open: Option<&Arc<OpenFd>>,
+        targets: &Set,
+        dict: &Dict,
+        xdata: Option<&Dict>,
+    ) -> SubvolMap<Option<Outcome<Reply>>> {
+        let ctx = Context::default();
+        self.children
             .each(targets, |id| {
-                let (op, dict) = (XattropOp::AddArray, Some(dict.clone()));
-                let request: Request = match grant.fd().and_then(|open| open.peek(id)) {
-                    Some(fd) => Fxattrop { gfid, fd, op, dict, xdata: None }.into(),
-                    None => Xattrop { gfid, op, dict, xdata: None }.into(),
+                let (op, dict, xdata) = (XattropOp::AddArray, Some(dict.clone()), xdata.cloned());
+                let request: Request = match open.and_then(|open| open.peek(id)) {
+                    Some(fd) => Fxattrop { gfid, fd, op, dict, xdata }.into(),
+                    None => Xattrop { gfid, op, dict, xdata }.into(),
                 };
                 self.children.get(id).call(&ctx, request)
             })
-            .await;
-        Marked::from(&replies)
+            .await
     }
 
     /// Flushes what was written, clears the mark, accuses who was lost on the way. Runs before the lock goes.
-    pub(super) async fn finish_data(&self, inode: &Arc<Inode>, grant: &Grant) {
+    /// Where the lock has gone already, with the mark.
+    pub(super) async fn finish_data(&self, inode: &Arc<Inode>, grant: &Grant) -> Set {
         let (dirty, failed, stay_dirty, unflushed) = {
             let marks = grant.marks.lock();
             (marks.dirty.clone(), marks.failed.clone(), marks.stay_dirty, marks.unstable > marks.flushed)
@@ -119,21 +138,26 @@ impl Core {
             clear = flushed;
         }
         if clear.none() || stay_dirty {
-            return;
+            return self.nobody();
         }
         let good = inode.known(self.children.generation()).map(|known| known.readable.data);
         if good.is_some_and(|good| !good.none() && good.and(&clear).none()) {
             // Only stale copies are left: clearing would hide what the lost ones have.
-            return;
+            return self.nobody();
         }
         let minus = Changelog::in_slot(Slot::Data, 1).negated();
-        let cleared = self.mark_data(inode, grant, &clear, &lost, minus).await;
+        let dict = self.options.keys.xattrop(&verdict::accusations(&lost, Slot::Data), minus);
+        let xdata = self.unlock_xdata(&grant.call, &clear);
+        let mut replies = self.move_counters(inode.gfid, grant.fd(), &clear, &dict, xdata.as_ref()).await;
+        let unlocked = take_unlocked(&mut replies);
+        let cleared = Marked::from(&replies);
         if !lost.none() {
             inode.distrust_data(&lost);
         }
         if cleared.done != clear && !matches!(cleared.errno, Some(Errno::ENOENT | Errno::ESTALE)) {
             tracing::warn!(gfid = %inode.gfid, errno = ?cleared.errno, layer = %self.options.name, "a dirty mark stays until a heal");
         }
+        unlocked
     }
 
     /// fdatasync on `targets`; who did.

@@ -69,7 +69,7 @@ impl Core {
     async fn run_entry(
         self: &Arc<Self>,
         ctx: &Context,
-        request: Request,
+        mut request: Request,
         plan: &Plan,
         mut targets: Set,
     ) -> Outcome<Reply> {
@@ -86,7 +86,11 @@ impl Core {
             return Err(Errno::ENOTCONN.into());
         }
         self.check_quorum(&targets)?;
+        let mut bundle = self.bundle_create(&mut request, &targets);
         let mut replies = self.children.broadcast(ctx, &targets, &request).await;
+        if let Some(bundle) = &mut bundle {
+            bundle.note(&mut replies);
+        }
         fail_other_gfids(&mut replies);
         let terms = Terms { slot: Slot::Entry, quorum: self.options.quorum, good: None };
         let verdict = verdict::judge(&outcomes(&replies), &terms);
@@ -99,6 +103,11 @@ impl Core {
         let mut reply = answer(replies, verdict.answer)?;
         if let (Reply::CreateReply(reply), Request::Create(create)) = (&mut reply, &request) {
             reply.fd = self.register_create(ctx, reply.stat, create.flags, &fds);
+            if let Some(bundle) = bundle
+                && verdict.mark != Mark::StayDirty
+            {
+                bundle.install(reply.stat.gfid, &verdict.done, self.open_fd(reply.fd)?);
+            }
         }
         Ok(reply)
     }

@@ -47,7 +47,7 @@ impl LockKind {
 
 /// A lock as granted.
 pub(super) struct Grant {
-    call: LockCall,
+    pub(super) call: LockCall,
     /// The epoch in which a child was asked; a later one means that the lock there is lost.
     asked: SubvolMap<Option<u64>>,
     granted: Set,
@@ -59,6 +59,17 @@ pub(super) struct Grant {
 }
 
 impl Grant {
+    /// Just taken. `marks`: what was raised with it.
+    pub(super) fn new(
+        call: LockCall,
+        asked: SubvolMap<Option<u64>>,
+        granted: Set,
+        refused: Option<Errno>,
+        marks: Marks,
+    ) -> Self {
+        Self { call, asked, granted, refused, taken_at: Instant::now(), marks: Mutex::new(marks) }
+    }
+
     /// Where the lock still holds.
     pub(super) fn valid(&self, core: &Core) -> Set {
         self.granted
@@ -226,6 +237,14 @@ impl Core {
         let call = LockCall { gfid: inode.gfid, target: kind.target(), owner: self.new_owner(), fd: fd.cloned() };
         let targets = self.children.up();
         let asked = targets.map(|id, up| up.then(|| self.children.epoch(id)));
+        if kind == LockKind::Data
+            && let Some(locked) = self.lock_and_mark(&call, &targets).await
+        {
+            let refused = locked.errno;
+            let granted = locked.or_errno()?;
+            let marks = Marks::raised(granted.clone());
+            return Ok(Some(Grant::new(call, asked, granted, refused, marks)));
+        }
         let locked = match self.try_lock(&call, &targets).await {
             Some(locked) => locked,
             None if kind == LockKind::Entry => return Ok(None),
@@ -233,8 +252,7 @@ impl Core {
         };
         let refused = locked.errno;
         let granted = locked.or_errno()?;
-        let marks = Mutex::new(Marks::none(self.children.len()));
-        let grant = Grant { call, asked, granted, refused, taken_at: Instant::now(), marks };
+        let grant = Grant::new(call, asked, granted, refused, Marks::none(self.children.len()));
         if kind == LockKind::Data
             && let Err(failure) = self.raise_dirty(inode, &grant).await
         {
@@ -242,6 +260,55 @@ impl Core {
             return Err(failure);
         }
         Ok(Some(grant))
+    }
+
+    /// Keeps the place of the data lock that a CREATE brings along, so that a notice of contention which comes before its
+    /// reply is remembered. Must be followed by [`Self::settle_reserved`]. `false`: it is in use, or no more are kept.
+    pub(super) fn reserve_data(&self, inode: &Inode) -> bool {
+        if !self.may_keep() {
+            return false;
+        }
+        let mut state = inode.data.state.lock();
+        if !matches!(state.phase, Phase::Free) {
+            return false;
+        }
+        state.phase = Phase::Taking;
+        state.give_back = false;
+        true
+    }
+
+    /// Ends a reservation: with a lock that nobody uses yet, or without.
+    pub(super) fn settle_reserved(self: &Arc<Self>, inode: &Arc<Inode>, grant: Option<Grant>) {
+        let mut state = inode.data.state.lock();
+        state.last_used = Instant::now();
+        match grant {
+            Some(grant) => {
+                state.phase = Phase::Held(Arc::new(grant));
+                self.kept_count.fetch_add(1, Ordering::Relaxed);
+                self.rest(inode, LockKind::Data, &mut state);
+            }
+            None => state.phase = Phase::Free,
+        }
+        drop(state);
+        inode.data.changed.notify_waiters();
+    }
+
+    fn may_keep(&self) -> bool {
+        self.options.eager_lock && self.kept_count.load(Ordering::Relaxed) <= KEPT_MAX
+    }
+
+    /// A lock has no user: it is given back, now or when it has been idle.
+    fn rest(self: &Arc<Self>, inode: &Arc<Inode>, kind: LockKind, state: &mut State) {
+        if !self.may_keep() {
+            state.give_back = true;
+        }
+        if state.give_back {
+            self.release_if_unused(inode, kind, state);
+        } else if !state.watched {
+            state.watched = true;
+            let watch = Self::watch(Arc::downgrade(self), Arc::clone(inode), kind, self.options.keep_idle);
+            self.runtime.spawn(watch);
+        }
     }
 
     /// Another client wants the lock.
@@ -287,11 +354,12 @@ impl Core {
     }
 
     async fn release(self: &Arc<Self>, inode: &Arc<Inode>, kind: LockKind, grant: &Grant) {
-        if kind == LockKind::Data {
-            self.finish_data(inode, grant).await;
-        }
+        let unlocked = match kind {
+            LockKind::Data => self.finish_data(inode, grant).await,
+            LockKind::Metadata | LockKind::Entry => self.nobody(),
+        };
         // Also where it may be lost: an unlock of nothing is refused without harm, a forgotten lock would stay.
-        self.unlock(&grant.call, &grant.granted.and(&self.children.up())).await;
+        self.unlock(&grant.call, &grant.granted.and(&self.children.up()).minus(&unlocked)).await;
         self.kept_count.fetch_sub(1, Ordering::Relaxed);
         let kept = inode.kept(kind);
         kept.state.lock().phase = Phase::Free;
@@ -351,18 +419,7 @@ impl Drop for Hold {
         if state.users > 0 {
             return;
         }
-        let keep = self.core.options.eager_lock && self.core.kept_count.load(Ordering::Relaxed) <= KEPT_MAX;
-        if !keep {
-            state.give_back = true;
-        }
-        if state.give_back {
-            self.core.release_if_unused(&self.inode, self.kind, &mut state);
-        } else if !state.watched {
-            state.watched = true;
-            let idle = self.core.options.keep_idle;
-            let watch = Core::watch(Arc::downgrade(&self.core), Arc::clone(&self.inode), self.kind, idle);
-            self.core.runtime.spawn(watch);
-        }
+        self.core.rest(&self.inode, self.kind, &mut state);
     }
 }
 

@@ -9,6 +9,7 @@
 //! awaits a heal; no guard of a blocking mutex is held over an await.
 
 mod children;
+mod compound;
 mod data;
 mod entry;
 mod fds;

@@ -9,6 +9,7 @@ use mortar_types::fop::{
 use mortar_types::{Dict, Errno, Fd, FileType, Gfid, Iatt, Reply, Request, Statvfs, Value, keys};
 
 use super::State;
+use super::compound::Compound;
 use super::connection::Step;
 use super::locks::{Claim, Notices, Owner, Space};
 use super::store::Node;
@@ -17,11 +18,16 @@ use super::store::Node;
 const METADATA_START: u64 = i64::MAX as u64 - 1;
 
 impl State {
-    pub(super) fn perform(&mut self, brick: &str, owner: Owner, request: Request) -> (Step, Notices) {
+    pub(super) fn perform(&mut self, brick: &str, owner: Owner, mut request: Request) -> (Step, Notices) {
         if let Some(victim) = self.victim(&request)
             && let Some((released, notices)) = self.locks.park_removal(victim, &owner)
         {
             return (Step::Park(released, request), notices);
+        }
+        if self.compounds
+            && let Some(compound) = Compound::take(&mut request)
+        {
+            return self.compound(brick, owner.0, request, compound);
         }
         match request {
             Request::Inodelk(r) => self.inodelk(r.gfid, owner, r.cmd, r.kind, r.flock, &r.domain),
@@ -111,7 +117,7 @@ impl State {
         }
     }
 
-    fn simple(&mut self, brick: &str, request: Request) -> Result<Reply, Errno> {
+    pub(super) fn simple(&mut self, brick: &str, request: Request) -> Result<Reply, Errno> {
         let xdata = request.xdata().cloned();
         let xdata = xdata.as_ref();
         Ok(match request {
@@ -405,7 +411,13 @@ impl State {
         Ok(DictReply { len: dict.len() as u32, dict: Some(dict), xdata: None }.into())
     }
 
-    fn xattrop(&mut self, gfid: Gfid, op: XattropOp, dict: Option<Dict>, xdata: Option<&Dict>) -> Result<Reply, Errno> {
+    pub(super) fn xattrop(
+        &mut self,
+        gfid: Gfid,
+        op: XattropOp,
+        dict: Option<Dict>,
+        xdata: Option<&Dict>,
+    ) -> Result<Reply, Errno> {
         if op != XattropOp::AddArray {
             return Err(Errno::EOPNOTSUPP);
         }

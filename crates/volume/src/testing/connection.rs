@@ -124,6 +124,10 @@ impl Fops for Connection {
         self.brick.state.lock().up
     }
 
+    fn compounds(&self) -> bool {
+        self.brick.state.lock().compounds
+    }
+
     fn name(&self) -> &str {
         &self.brick.name
     }

@@ -4,6 +4,7 @@
 //! Nothing here is for production: answers have the shape of a real brick's, not all of its checks.
 
 mod answer;
+mod compound;
 mod connection;
 mod locks;
 mod store;
@@ -52,6 +53,8 @@ pub struct Brick {
 
 struct State {
     up: bool,
+    /// Takes the keys of compounds.
+    compounds: bool,
     store: Store,
     locks: Locks,
     connections: Vec<Arc<Connection>>,
@@ -65,6 +68,7 @@ impl Brick {
     pub fn new(name: impl Into<String>) -> Arc<Self> {
         let state = State {
             up: true,
+            compounds: false,
             store: Store::new(),
             locks: Locks::default(),
             connections: Vec::new(),
@@ -99,6 +103,11 @@ impl Brick {
         for connection in connections {
             connection.tell(if up { Upcall::Up } else { Upcall::Down });
         }
+    }
+
+    /// Makes it take compounds, as our own bricks do, or not, as GlusterFS's.
+    pub fn set_compounds(&self, takes: bool) {
+        self.state.lock().compounds = takes;
     }
 
     /// Loses what was not synced, as a power cut does to file contents.

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Both bricks saw the same.
-fn both(kinds: &[Vec<&'static str>]) -> Vec<&'static str> {
+pub(super) fn both(kinds: &[Vec<&'static str>]) -> Vec<&'static str> {
     assert_eq!(kinds[0], kinds[1]);
     kinds[0].clone()
 }

@@ -1,5 +1,6 @@
 //! The layer over bricks in memory.
 
+mod compound;
 mod degraded;
 mod healthy;
 mod kept;
