@@ -4,6 +4,7 @@
 
 mod brick;
 mod client;
+mod compounds;
 mod crash;
 mod fops;
 mod handshake;
