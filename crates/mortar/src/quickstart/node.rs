@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use mortar_api::peer::List;
 use mortar_cli::client::Client;
@@ -116,10 +116,15 @@ fn end(pids: &[Pid]) {
         let _ = kill_process(*pid, Signal::TERM);
     }
     let limit = Instant::now() + STOP_LIMIT;
-    while pids.iter().any(|pid| test_kill_process(*pid).is_ok()) && Instant::now() < limit {
+    while pids.iter().any(|pid| runs(*pid)) && Instant::now() < limit {
         std::thread::sleep(Duration::from_millis(20));
     }
-    for pid in pids {
+    for pid in pids.iter().filter(|pid| runs(**pid)) {
         let _ = kill_process(*pid, Signal::KILL);
     }
+}
+
+/// Whether the process still does something: one that only waits to be collected by init has no program.
+fn runs(pid: Pid) -> bool {
+    std::fs::read_link(format!("/proc/{}/exe", pid.as_raw_nonzero())).is_ok()
 }
