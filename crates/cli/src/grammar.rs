@@ -6,7 +6,18 @@ use clap::{Args, Parser, Subcommand};
 
 /// Mortar holds bricks together: a replicated, self-healing file system that speaks GlusterFS.
 #[derive(Parser, Debug)]
-#[command(name = "mortar", version, infer_subcommands = true, disable_help_subcommand = true)]
+#[command(
+    name = "mortar",
+    version,
+    infer_subcommands = true,
+    disable_help_subcommand = true,
+    after_help = "Anywhere among the words of a command:
+  --json             Answer in JSON, as the API has it
+  --xml              Answer in GlusterFS's XML
+  --yes              Ask nothing (also --mode=script)
+  --socket=PATH      The daemon's socket (default /run/mortar/mortard.sock, or MORTAR_SOCKET)
+  --timeout=SECONDS  How long to wait for an answer (default 120)"
+)]
 pub struct Words {
     #[command(subcommand)]
     pub top: Top,

@@ -6,7 +6,9 @@ use crate::cluster;
 
 #[test]
 fn the_howto_sets_up_a_replicated_mail_spool() {
-    if !needs::met("the_howto_sets_up_a_replicated_mail_spool", &needs::LAB) {
+    let mut wanted = needs::LAB.to_vec();
+    wanted.push(needs::Need::Program("/usr/sbin/cyrmaster", "cyrus-imapd, for the user cyrus"));
+    if !needs::met("the_howto_sets_up_a_replicated_mail_spool", &wanted) {
         return;
     }
     let lab = cluster::lab(2).unwrap();
@@ -26,9 +28,9 @@ fn the_howto_sets_up_a_replicated_mail_spool() {
 
     cluster::mount_spool(&lab).unwrap();
     let kolab = lab.host("kolab");
-    kolab.ok("chown 106:8 /var/spool/imap/").unwrap();
+    kolab.ok("chown cyrus:mail /var/spool/imap/").unwrap();
     kolab.ok("chmod 750 /var/spool/imap/").unwrap();
-    assert_eq!(kolab.ok("stat -c '%a %u:%g' /var/spool/imap").unwrap(), "750 106:8\n");
+    assert_eq!(kolab.ok("stat -c '%a %U:%G' /var/spool/imap").unwrap(), "750 cyrus:mail\n");
     let df = kolab.ok("df -P /var/spool/imap | tail -1").unwrap();
     assert!(df.starts_with("gfs:/imap0 "), "{df}");
     let mounts = kolab.ok("grep ' /var/spool/imap ' /proc/mounts").unwrap();
