@@ -28,7 +28,7 @@ impl Compound {
         let parse = |value: Value| DataLock::parse(&value).ok_or(Errno::EINVAL);
         let lock = xdata.remove(LOCK_DATA).map(parse).transpose()?;
         let unlock = xdata.remove(UNLOCK_DATA).map(parse).transpose()?;
-        Ok(lock.map(Self::Lock).or(unlock.map(Self::Unlock)))
+        Ok(lock.map(Self::Lock).or_else(|| unlock.map(Self::Unlock)))
     }
 }
 

@@ -18,7 +18,7 @@ impl Compound {
         let xdata = request.xdata_mut().as_mut()?;
         let parse = |value: Value| DataLock::parse(&value).expect("a layer's own encoding");
         let unlock = xdata.remove(keys::UNLOCK_DATA).map(parse);
-        xdata.remove(keys::LOCK_DATA).map(parse).map(Self::Lock).or(unlock.map(Self::Unlock))
+        xdata.remove(keys::LOCK_DATA).map(parse).map(Self::Lock).or_else(|| unlock.map(Self::Unlock))
     }
 }
 

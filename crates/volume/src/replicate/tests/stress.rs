@@ -9,7 +9,7 @@ async fn run(seed: u64, replicas: usize, kill: bool) {
     let volume = Volume::new(replicas);
     // Every other run with bricks of our own; some with one that takes no compounds.
     for (at, brick) in volume.bricks.iter().enumerate() {
-        brick.set_compounds(seed % 2 == 0 && !(seed % 8 == 6 && at == 0));
+        brick.set_compounds(seed.is_multiple_of(2) && !(seed % 8 == 6 && at == 0));
     }
     for (at, brick) in volume.bricks.iter().enumerate() {
         let mut rng = SmallRng::seed_from_u64(seed * 31 + at as u64);
