@@ -6,7 +6,7 @@ use mortar_logic::replicate::lookup::{self as rules, Decision};
 use mortar_logic::replicate::readable::{self, Report};
 use mortar_logic::replicate::{Set, SetExt};
 use mortar_types::fop::{Fstat, Lookup, LookupReply};
-use mortar_types::{Context, Dict, Errno, FileType, Gfid, Iatt, Outcome, Reply, Request, SubvolMap, Value, keys};
+use mortar_types::{Context, Dict, Errno, FileType, Gfid, Iatt, Outcome, Reply, SubvolMap, Value, keys};
 
 use super::Core;
 use super::fds::OpenFd;
@@ -29,9 +29,9 @@ impl Core {
         self.check_quorum(&up)?;
         let generation = self.children.generation();
         self.ask(request.xdata.get_or_insert_default(), named);
-        let wire = Request::from(request.clone());
+        let bearers = self.content_bearers(ctx, &request, &up, generation);
         let parent = named.then(|| self.inodes.get(request.parent));
-        let mut replies: Replies = typed(self.children.broadcast(ctx, &up, &wire).await);
+        let mut replies = self.ask_all(ctx, &up, &request, &bearers).await;
         let mut reports = replies.map(|_, reply| report(reply.as_ref()));
         if let Some(parent) = &parent
             && rules::is_contradictory(&reports)
@@ -41,7 +41,7 @@ impl Core {
             let _order = parent.names.enter(Name::One(request.name.clone())).await;
             let locked = rules::is_gfid_mismatch(&reports) || is_any_entry_locked(&replies);
             let _lock = if locked { self.hold_name(parent, Some(request.name.clone())).await.ok() } else { None };
-            replies = typed(self.children.broadcast(ctx, &up, &wire).await);
+            replies = self.ask_all(ctx, &up, &request, &bearers).await;
             reports = replies.map(|_, reply| report(reply.as_ref()));
         }
         let parent_readable = match &parent {
@@ -68,13 +68,17 @@ impl Core {
         };
         let Some((gfid, kind)) = identity(&reports, &among) else { return Err(Errno::EIO.into()) };
         let known = self.interpret(&replies, &among, generation, gfid, kind, request.parent, &request.name);
-        let from = self.choose(&known.readable.both().and(&among), gfid, ctx, known.kind);
+        let good = known.readable.both().and(&among);
+        // Whoever alone was asked for the contents, if that was a good guess: attributes and contents belong together.
+        let bearer = bearers.ids().find(|id| bearers[*id] && bearers.count() == 1 && good[*id]);
+        let from = bearer.or_else(|| self.choose(&good, gfid, ctx, known.kind));
         // A split-brain can still be looked at: from the first copy there is.
         let from = from.or_else(|| among.ids().find(|id| among[*id])).ok_or(Errno::EIO)?;
         if named {
             self.hints.note(request.parent, &request.name, Hint { gfid, kind });
         }
-        let no_good_copy = known.readable.both().and(&among).none();
+        // Also where copies disagree, if only for a moment: contents that somebody keeps must be everybody's.
+        let contents_doubtful = good.none() || judged.suspect;
         if judged.suspect {
             // Perhaps only until another client's change has reached all: not to be remembered.
             self.inodes.get(gfid).forget();
@@ -88,11 +92,45 @@ impl Core {
         if let Some(postparent) = postparent.filter(|stat| !stat.is_empty()) {
             reply.postparent = postparent;
         }
-        if no_good_copy && let Some(xdata) = &mut reply.xdata {
+        if contents_doubtful && let Some(xdata) = &mut reply.xdata {
             xdata.remove(keys::CONTENT);
         }
         self.strip_counters(&mut reply.xdata);
         Ok(reply.into())
+    }
+
+    /// Who is asked for the contents, when a layer above wants them: the child that will be read from, as far as that
+    /// can be told before the lookup; else everybody who has contents.
+    fn content_bearers(&self, ctx: &Context, request: &Lookup, up: &Set, generation: u64) -> Set {
+        if !request.xdata.as_ref().is_some_and(|xdata| xdata.contains(keys::CONTENT)) {
+            return up.map(|_, _| false);
+        }
+        let with_contents = self.arbiters.as_ref().map_or_else(|| up.clone(), |arbiters| up.minus(arbiters));
+        let gfid = if request.name.is_empty() {
+            Some(request.gfid)
+        } else {
+            self.hints.get(request.parent, &request.name).map(|hint| hint.gfid)
+        };
+        let Some(gfid) = gfid else { return with_contents };
+        let known = self.inodes.peek(gfid).and_then(|inode| inode.known(generation));
+        let good = known.map_or_else(|| with_contents.clone(), |known| known.readable.both().and(&with_contents));
+        match self.choose(&good, gfid, ctx, FileType::Regular) {
+            Some(child) => up.map(|id, _| id == child),
+            None => with_contents,
+        }
+    }
+
+    /// Sends a lookup to all in `up`, with the question for contents only to `bearers`.
+    async fn ask_all(&self, ctx: &Context, up: &Set, request: &Lookup, bearers: &Set) -> Replies {
+        let mut plain = request.clone();
+        if let Some(xdata) = &mut plain.xdata {
+            xdata.remove(keys::CONTENT);
+        }
+        let ask = |id| {
+            let request = if bearers[id] { request } else { &plain };
+            self.children.get(id).call(ctx, request.clone().into())
+        };
+        typed(self.children.each(up, ask).await)
     }
 
     /// What is known of an inode's copies; asks the bricks when nothing is, or when children came or went since.
