@@ -15,6 +15,7 @@ use mortar_wire::volfile::{Volfile, VolfileVolume};
 use crate::client::{BrickClient, ConnectError, Identity, Options as ClientOptions, OptionsError, State, is_on};
 use crate::distribute::Distribute;
 use crate::heal;
+use crate::quick_read::{self, QuickRead};
 use crate::read_only::ReadOnly;
 use crate::replicate::{self, Replicate};
 use crate::utime::Utime;
@@ -58,6 +59,8 @@ pub enum GraphError {
     Client(#[from] OptionsError),
     #[error(transparent)]
     Replicate(#[from] replicate::OptionsError),
+    #[error(transparent)]
+    QuickRead(#[from] quick_read::OptionsError),
     #[error("volume {name}: type {kind} is not known")]
     UnknownType { name: String, kind: String },
     #[error("volume {name}: {what} is not served yet")]
@@ -116,6 +119,7 @@ impl Graph {
             layers: HashMap::new(),
             sets: Vec::new(),
             bricks: Vec::new(),
+            open_behind: volfile.volumes.iter().find(|section| section.kind == "performance/open-behind"),
         };
         // Everything is checked before the first brick is contacted.
         for section in &volfile.volumes {
@@ -247,6 +251,8 @@ enum Kind {
     Replicate,
     Distribute,
     Utime,
+    /// Also does the work of `performance/open-behind`.
+    QuickRead,
     ReadOnly,
     /// Nothing of its own.
     PassThrough,
@@ -268,6 +274,7 @@ impl Kind {
             "features/cdc" => Self::NotServed("compression (cdc)"),
             "features/cloudsync" => Self::NotServed("cloudsync"),
             "features/utime" => Self::Utime,
+            "performance/quick-read" => Self::QuickRead,
             "features/read-only" if section.option("read-only").is_none_or(is_on) => Self::ReadOnly,
             "features/read-only"
             | "features/quiesce"
@@ -284,7 +291,6 @@ impl Kind {
             | "performance/readdir-ahead"
             | "performance/io-cache"
             | "performance/open-behind"
-            | "performance/quick-read"
             | "performance/nl-cache"
             | "performance/md-cache"
             | "performance/io-threads"
@@ -307,6 +313,7 @@ struct Builder<'a> {
     layers: HashMap<&'a str, Layer>,
     sets: Vec<ReplicaSet>,
     bricks: Vec<Arc<BrickClient>>,
+    open_behind: Option<&'a VolfileVolume>,
 }
 
 impl<'a> Builder<'a> {
@@ -328,6 +335,10 @@ impl<'a> Builder<'a> {
             Kind::PassThrough => {
                 // heald's volfiles end in one that collects all replica sets.
                 if found > 0 { return Ok(()) } else { "at least one" }
+            }
+            Kind::QuickRead => {
+                quick_read::Options::from_volfile(section, self.open_behind)?;
+                if found == 1 { return Ok(()) } else { "one" }
             }
             Kind::Distribute | Kind::Utime | Kind::ReadOnly => {
                 if found == 1 {
@@ -359,6 +370,10 @@ impl<'a> Builder<'a> {
             Kind::Replicate => self.replicate(section, &below)?,
             Kind::Distribute => over(|name, child| Distribute::new(name, child))?,
             Kind::Utime => over(|name, child| Utime::new(name, child))?,
+            Kind::QuickRead => {
+                let options = quick_read::Options::from_volfile(section, self.open_behind)?;
+                Layer { fops: QuickRead::new(options, first(&below)?.fops), brick: None }
+            }
             Kind::ReadOnly => over(|name, child| ReadOnly::new(name, child))?,
             Kind::PassThrough => first(&below)?,
             Kind::NotServed(_) | Kind::Unknown => {

@@ -6,6 +6,7 @@ pub mod distribute;
 pub mod getspec;
 pub mod graph;
 pub mod heal;
+pub mod quick_read;
 pub mod read_only;
 pub mod replicate;
 #[cfg(any(test, feature = "testing"))]
