@@ -117,7 +117,7 @@ mod tests {
         }
         .into();
         assert_eq!(changed_by(&request), Some(other));
-        let [first, second] = fds_of(&mut request).map(Option::copied);
+        let [first, second] = fds_of(&mut request).map(Option::<&mut Fd>::copied);
         assert_eq!((first, second), (Some(fd_in), Some(fd_out)));
     }
 
