@@ -105,8 +105,18 @@ pub struct Posixlk {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Contention {
     /// `flock` as the holder's request had it.
-    Inodelk { gfid: Gfid, flock: Flock, domain: Bytes },
-    Entrylk { gfid: Gfid, kind: EntrylkType, name: Option<Bytes>, domain: Bytes, pid: Pid },
+    Inodelk {
+        gfid: Gfid,
+        flock: Flock,
+        domain: Bytes,
+    },
+    Entrylk {
+        gfid: Gfid,
+        kind: EntrylkType,
+        name: Option<Bytes>,
+        domain: Bytes,
+        pid: Pid,
+    },
 }
 
 /// What the caller must do.
