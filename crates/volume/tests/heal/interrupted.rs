@@ -1,8 +1,9 @@
 //! A heal may lose its bricks after any fop; the next one finishes what it began.
 
 use mortar_logic::heal::Children;
-use mortar_volume::heal::sweep::{Progress, index_sweep};
+use mortar_volume::heal::sweep::{Progress, empty_parking, index_sweep};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use crate::bricks::Cluster;
 use crate::files::{Files, Result};
@@ -53,13 +54,16 @@ fn check(fops: i64, brick: usize) {
         let _ = index_sweep(&set, Children::all(2), &Progress::default()).await;
         cluster.healer[brick].mend();
         heal(&cluster).await;
+        // As the daemon does after a sweep that left nothing: a healer that dies between linking an inode into its
+        // directory and unparking it leaves its second name to this.
+        empty_parking(&set).await.unwrap();
         assert_healed(&cluster);
         assert_eq!(visible(&cluster.bricks[0].root), truth, "the source changed");
     });
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, rng_seed: RngSeed::Fixed(17), ..ProptestConfig::default() })]
 
     #[test]
     fn an_interrupted_heal_is_finished_by_the_next(fops in 0i64..500, brick in 0usize..2) {

@@ -73,12 +73,9 @@ impl Maker<'_> {
                 Err(Error::SplitBrain(crate::heal::error::SplitBrain::Type))
             }
             Some(theirs) => {
-                if kind == FileType::Directory {
-                    self.move_here(sink).await?;
-                } else {
-                    self.link(sink).await?;
-                }
-                self.session.raise_ctime(sink, &theirs, self.stat.ctime).await
+                // First: when the name is there, no mark tells any more that this was left to do.
+                self.session.raise_ctime(sink, &theirs, self.stat.ctime).await?;
+                if kind == FileType::Directory { self.move_here(sink).await } else { self.link(sink).await }
             }
             None => {
                 // Before the inode exists: from here on a crash leaves an inode that the index knows to be empty.

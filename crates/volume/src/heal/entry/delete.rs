@@ -39,9 +39,10 @@ pub(super) async fn delete(
     if victim.kind == FileType::Directory || theirs.nlink <= 1 {
         return park(session, dir, name, victim.gfid, sink).await;
     }
-    remove(session, dir, name, victim.kind, sink).await?;
-    // The removal changed the inode on the good copy too, and no mark tells of that.
-    session.raise_ctime(sink, &theirs, model.ctime).await
+    // The removal changed the inode on the good copy too, and no mark tells of that. First: when the name is gone,
+    // nothing says that this was left to do.
+    session.raise_ctime(sink, &theirs, model.ctime).await?;
+    remove(session, dir, name, victim.kind, sink).await
 }
 
 async fn remove(session: &Session<'_>, dir: Gfid, name: &Bytes, kind: FileType, sink: SubvolId) -> Result<(), Error> {
