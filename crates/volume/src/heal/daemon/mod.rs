@@ -133,6 +133,9 @@ impl Daemon {
     /// care.
     fn watch(self: &Arc<Self>, name: String) {
         let (daemon, volume) = (Arc::clone(self), name.clone());
+        // Held until the volume is entered: the task may have its volfile before this thread goes on, and a volfile of a
+        // volume that is not entered would be dropped, with nothing healed until the next change.
+        let mut volumes = self.volumes.lock();
         let task = tokio::spawn(async move {
             let options = getspec::Options::new(vec![daemon.server.clone()], format!("shd/{volume}"));
             loop {
@@ -144,7 +147,6 @@ impl Daemon {
             }
         });
         let follow = task.abort_handle();
-        let mut volumes = self.volumes.lock();
         match volumes.get_mut(&name) {
             Some(volume) => {
                 volume.follow.abort();
@@ -183,7 +185,7 @@ impl Daemon {
         };
         let sections = sections(&volfile, &identity, port).map_err(|error| error.to_string())?;
         let mut volumes = self.volumes.lock();
-        let Some(volume) = volumes.get_mut(name) else { return Ok(()) };
+        let volume = volumes.get_mut(name).ok_or("the volume is not under care")?;
         for (_, task) in volume.workers.drain(..) {
             task.abort();
         }
@@ -284,5 +286,25 @@ mod tests {
         assert_eq!(endpoint("127.0.0.1:1"), Some(Endpoint::Address("127.0.0.1:1".parse().unwrap())));
         assert_eq!(endpoint("[::1]:1"), Some(Endpoint::Address("[::1]:1".parse().unwrap())));
         assert_eq!((endpoint("gfs1"), endpoint(":1"), endpoint("gfs1:x")), (None, None, None));
+    }
+
+    /// A volfile that came before its volume was entered was once taken as done, and the node never healed.
+    #[tokio::test]
+    async fn a_volfile_of_a_volume_that_is_not_entered_is_not_taken_as_done() {
+        let options = Options {
+            server: "127.0.0.1:1".to_owned(),
+            volumes: Vec::new(),
+            node_uuid: Uuid::nil(),
+            control: "/nowhere".into(),
+            pid_file: None,
+            log_file: None,
+        };
+        let server = endpoint(&options.server).unwrap();
+        let daemon = Arc::new(Daemon { server, options, volumes: Mutex::default(), stop: Notify::new() });
+        let volfile = include_str!("../../../../wire/tests/fixtures/volfiles/replica2.shd.vol");
+        assert_eq!(daemon.load("imap0", volfile), Err("the volume is not under care".to_owned()));
+        daemon.watch("imap0".to_owned());
+        assert_eq!(daemon.load("imap0", volfile), Ok(()));
+        assert_eq!(daemon.workers("imap0").map(|workers| workers.len()), Some(1));
     }
 }
