@@ -1,7 +1,6 @@
 //! Listings of a real mount over a real brick, whose positions are a file system's own, while the directory changes and
 //! while part of the listing is fetched ahead. Needs root, /dev/fuse and trusted xattrs below the temporary directory.
 
-#[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! Mounts for tests: a volume in memory behind a real FUSE mount, unmounted when dropped.
 
+#![allow(dead_code, reason = "no test file uses all of it")]
+
 pub(crate) mod distant;
 pub(crate) mod memory;
 
