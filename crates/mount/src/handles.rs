@@ -1,14 +1,13 @@
 //! Open files and directories: the kernel's file handle numbers and what we know behind them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-use mortar_types::fop::DirentPlus;
 use mortar_types::{Fd, Gfid};
 use parking_lot::{Mutex, RwLock};
 
+use crate::bridge::ahead::Listing;
 use crate::nodes::NodeId;
 
 /// An open file.
@@ -20,23 +19,12 @@ pub struct FileHandle {
     pub fd: Fd,
 }
 
-/// Entries that the volume gave and the kernel has not fetched: bricks answer in larger portions than the kernel asks.
-#[derive(Debug, Default)]
-pub struct Listing {
-    pub entries: VecDeque<DirentPlus>,
-    /// The offset that continues where `entries` begins.
-    pub offset: u64,
-    /// Nothing follows `entries`.
-    pub eof: bool,
-    /// When the entries came: attributes age.
-    pub fetched: Option<Instant>,
-}
-
 /// An open directory.
 #[derive(Debug)]
 pub struct DirHandle {
     pub gfid: Gfid,
     pub fd: Fd,
+    /// Entries on their way to the kernel.
     pub listing: Mutex<Listing>,
 }
 

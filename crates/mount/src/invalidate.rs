@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use mortar_types::{Gfid, Upcall, UpcallSink};
 
 use crate::bridge::Bridge;
+use crate::changes::{Change, Changes};
 use crate::kernel::device::Device;
 
 /// `UP_*` of GlusterFS's `upcall-utils.h`.
@@ -40,6 +41,8 @@ struct Order {
 pub struct Invalidator {
     orders: SyncSender<Order>,
     overflow: Arc<AtomicBool>,
+    /// Entries fetched ahead are not the kernel's yet, and must not bring back what it is about to forget.
+    changes: Arc<Changes>,
 }
 
 impl Invalidator {
@@ -47,9 +50,10 @@ impl Invalidator {
     pub fn start(device: Arc<Device>, bridge: Arc<Bridge>) -> io::Result<Arc<Self>> {
         let (orders, queue) = sync_channel(ORDERS_MAX);
         let overflow = Arc::new(AtomicBool::new(false));
+        let changes = Arc::clone(bridge.changes());
         let teller = Teller { device, bridge, overflow: Arc::clone(&overflow) };
         std::thread::Builder::new().name("invalidate".into()).spawn(move || teller.run(&queue))?;
-        Ok(Arc::new(Self { orders, overflow }))
+        Ok(Arc::new(Self { orders, overflow, changes }))
     }
 
     fn send(&self, order: Order) {
@@ -64,6 +68,9 @@ impl UpcallSink for Invalidator {
         match upcall {
             Upcall::CacheInvalidation { gfid, flags, parent, old_parent, .. } => {
                 let data = flags & (up::SIZE | up::TIMES) != 0;
+                let known = |gfid: Gfid| (!gfid.is_null()).then_some(gfid);
+                let inodes = [known(gfid), known(parent.gfid), known(old_parent.gfid)];
+                self.changes.note(Change { inodes, ..Change::default() });
                 let entry = flags & (up::NLINK | up::RENAME | up::FORGET | up::EXPLICIT_LOOKUP) != 0;
                 self.send(Order { gfid, data, entry });
                 for gfid in [parent.gfid, old_parent.gfid].into_iter().filter(|gfid| !gfid.is_null()) {

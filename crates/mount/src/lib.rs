@@ -6,6 +6,7 @@
 
 pub mod attr;
 pub mod bridge;
+pub mod changes;
 pub mod glusterfs_args;
 pub mod groups;
 pub mod handles;

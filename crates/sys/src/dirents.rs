@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{FileType, RawDir, SeekFrom};
+use rustix::fs::{FileType, RawDir, RawDirEntry, SeekFrom};
 
 use crate::{Result, errno};
 
@@ -21,25 +21,61 @@ pub struct Entry {
     pub next: u64,
 }
 
+/// One name as the kernel lists it, in the kernel's buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Borrowed<'a> {
+    pub name: &'a [u8],
+    pub ino: u64,
+    /// As [`Entry::kind`].
+    pub kind: u32,
+    /// As [`Entry::next`].
+    pub next: u64,
+}
+
 /// Lists from position `from` (0, or an entry's `next`) until `take` returns false or nothing is left. Returns whether the
 /// end was reached. Moves the descriptor's own position, so one listing at a time. `.` and `..` are not left out.
 pub fn list(dir: BorrowedFd<'_>, from: u64, mut take: impl FnMut(Entry) -> bool) -> Result<bool> {
-    rustix::fs::seek(dir, SeekFrom::Start(from)).map_err(errno)?;
     let mut buffer = [MaybeUninit::<u8>::uninit(); BUFFER_BYTES];
-    let mut raw = RawDir::new(dir, &mut buffer);
+    let mut raw = start(dir, from, &mut buffer)?;
     while let Some(entry) = raw.next() {
         let entry = entry.map_err(errno)?;
-        let entry = Entry {
-            name: entry.file_name().to_bytes().to_vec(),
-            ino: entry.ino(),
-            kind: kind_of(entry.file_type()),
-            next: entry.next_entry_cookie(),
-        };
-        if !take(entry) {
+        let entry = borrowed(&entry);
+        let name = entry.name.to_vec();
+        if !take(Entry { name, ino: entry.ino, kind: entry.kind, next: entry.next }) {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// As [`list`], but just what the kernel gives at once, all of it: a descriptor that goes on where it stood lets the file
+/// system go on too, instead of looking the position up again. Returns whether there was nothing.
+pub fn portion(dir: BorrowedFd<'_>, from: u64, mut take: impl FnMut(Borrowed<'_>)) -> Result<bool> {
+    let mut buffer = [MaybeUninit::<u8>::uninit(); BUFFER_BYTES];
+    let mut raw = start(dir, from, &mut buffer)?;
+    let mut nothing = true;
+    while let Some(entry) = raw.next() {
+        take(borrowed(&entry.map_err(errno)?));
+        nothing = false;
+        if raw.is_buffer_empty() {
+            break;
+        }
+    }
+    Ok(nothing)
+}
+
+fn start<'a>(dir: BorrowedFd<'a>, from: u64, buffer: &'a mut [MaybeUninit<u8>]) -> Result<RawDir<'a, BorrowedFd<'a>>> {
+    rustix::fs::seek(dir, SeekFrom::Start(from)).map_err(errno)?;
+    Ok(RawDir::new(dir, buffer))
+}
+
+fn borrowed<'a>(entry: &'a RawDirEntry<'_>) -> Borrowed<'a> {
+    Borrowed {
+        name: entry.file_name().to_bytes(),
+        ino: entry.ino(),
+        kind: kind_of(entry.file_type()),
+        next: entry.next_entry_cookie(),
+    }
 }
 
 /// All names but `.` and `..`, for directories known to be small enough.
@@ -101,6 +137,29 @@ mod tests {
         seen.sort();
         seen.dedup();
         assert_eq!(seen.len(), 52);
+        let _ = std::fs::remove_dir_all(path);
+    }
+    #[test]
+    fn portions_together_are_the_whole_directory() {
+        let path = std::env::temp_dir().join(format!("mortar-sys-portions-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("/tmp is writable");
+        for number in 0..2000 {
+            std::fs::write(path.join(format!("a-file-{number}")), b"").expect("/tmp is writable");
+        }
+        let dir = std::fs::File::open(&path).expect("it was made");
+        let (mut seen, mut at, mut portions) = (Vec::new(), 0, 0);
+        while !portion(dir.as_fd(), at, |entry| {
+            at = entry.next;
+            seen.push(entry.name.to_vec());
+        })
+        .expect("it lists")
+        {
+            portions += 1;
+        }
+        assert!(portions > 1);
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 2002);
         let _ = std::fs::remove_dir_all(path);
     }
 }

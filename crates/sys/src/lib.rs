@@ -11,6 +11,7 @@ pub mod dirents;
 pub mod file;
 pub mod loc;
 pub mod xattr;
+mod xattrat;
 
 use mortar_types::Errno;
 

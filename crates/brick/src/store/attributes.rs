@@ -9,6 +9,7 @@ use rustix::fs::Stat;
 
 use super::brick::Brick;
 use super::inode::{Cached, Inode};
+use super::known::Known;
 use super::mdata;
 use super::resolve::is_dir;
 
@@ -30,6 +31,15 @@ impl Brick {
         iatt
     }
 
+    /// As [`Self::iatt_from`], for an inode whose kept times are at hand.
+    pub(crate) fn iatt_with(&self, gfid: Gfid, times: Option<&Mdata>, stat: &Stat) -> Iatt {
+        let mut iatt = backend_iatt(gfid, stat);
+        if let Some(times) = times {
+            apply(&mut iatt, times);
+        }
+        iatt
+    }
+
     /// The kept times, `None` when the inode has none. An unreadable value counts as none: the backend's times are the
     /// best there is then.
     pub(crate) fn mdata(&self, inode: &Inode, loc: Loc<'_>) -> Option<Mdata> {
@@ -44,6 +54,18 @@ impl Brick {
         let found = found.and_then(|bytes| mdata::decode(&bytes));
         memory.mdata = Cached::Known(found);
         found
+    }
+
+    /// What an unchanged inode need not be asked again, of an inode whose handle and times were just seen to; `stat` and
+    /// `now` as for [`super::known::KnownTable::remember`].
+    pub(crate) fn remember(&self, inode: &Inode, stat: &Stat, now: i64) {
+        let times = match inode.memory().mdata {
+            _ if !self.options.ctime => None,
+            Cached::Known(times) => times,
+            // They could not be read; next time perhaps.
+            Cached::Unknown => return,
+        };
+        self.known.remember(stat, now, Known { gfid: inode.gfid, times });
     }
 
     /// Writes the kept times.

@@ -10,6 +10,7 @@ use crate::index::Index;
 
 use super::fds::FdTable;
 use super::inode::InodeTable;
+use super::known::KnownTable;
 use super::options::StoreOptions;
 use super::space::Space;
 
@@ -20,6 +21,8 @@ pub(crate) struct Brick {
     /// Device and inode number of `.glusterfs`, which is never an answer, whatever path leads to it.
     pub(crate) hidden: (u64, u64),
     pub(crate) inodes: InodeTable,
+    /// What the xattrs of unchanged inodes say.
+    pub(crate) known: KnownTable,
     pub(crate) fds: FdTable,
     pub(crate) index: Index,
     pub(crate) space: Space,

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use bytes::Bytes;
 use mortar_sys::Result;
-use mortar_sys::dirents::Entry;
 use mortar_types::{Errno, Fd};
 use parking_lot::{Mutex, RwLock};
 
@@ -55,12 +55,24 @@ pub(crate) struct OpenDir {
     pub(crate) stream: Mutex<DirStream>,
 }
 
+/// A name that the kernel gave.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    /// Part of one allocation for all names that came at once.
+    pub(crate) name: Bytes,
+    pub(crate) ino: u64,
+    /// `DT_*`.
+    pub(crate) kind: u32,
+    /// The position after it.
+    pub(crate) next: u64,
+}
+
 /// Entries that the kernel gave ahead of what was answered.
 #[derive(Default, Debug)]
 pub(crate) struct DirStream {
     /// The position of the first waiting entry.
     pub(crate) at: u64,
-    pub(crate) waiting: VecDeque<Entry>,
+    pub(crate) waiting: VecDeque<Listed>,
     /// The kernel has nothing after what waits.
     pub(crate) ended: bool,
 }

@@ -15,6 +15,7 @@ use super::attributes::backend_iatt;
 use super::brick::Brick;
 use super::handle::HIDDEN_DIR;
 use super::inode::Inode;
+use super::known;
 use super::permission::Want;
 use super::resolve::{Parent, Place, gfid_of};
 use crate::index::VirtualDir;
@@ -62,6 +63,7 @@ impl Brick {
             return Err(Errno::EPERM.into());
         }
         let parent = self.parent(parent)?;
+        let now = known::now();
         let stat = parent.at(&name).stat()?;
         if (stat.st_dev, stat.st_ino) == self.hidden {
             return Err(Errno::ENOENT.into());
@@ -80,6 +82,7 @@ impl Brick {
         };
         let loc = parent.at(&name);
         let iatt = self.iatt_from(&inode, loc, &stat);
+        self.remember(&inode, &stat, now);
         let reply = self.answer(&Subject { inode: &inode, loc, stat: &stat }, xdata)?;
         Ok(LookupReply { stat: iatt, postparent, xdata: Some(reply) })
     }
@@ -94,6 +97,11 @@ impl Brick {
         gfid_req: Option<Gfid>,
     ) -> Result<Arc<Inode>> {
         let loc = parent.at(name);
+        if let Some(known) = self.known.get(stat) {
+            let inode = self.inodes.get(known.gfid);
+            inode.memory().handle_checked = true;
+            return Ok(inode);
+        }
         let gfid = match gfid_of(loc)? {
             Some(gfid) if !gfid.is_null() => gfid,
             _ => self.give_gfid(loc, stat, gfid_req)?,

@@ -27,6 +27,7 @@ pub(crate) mod handle;
 mod handles;
 mod health;
 pub(crate) mod inode;
+mod known;
 mod landfill;
 mod lookup;
 mod mdata;

@@ -16,6 +16,7 @@ use super::brick::Brick;
 use super::fds::FdTable;
 use super::handle::{HIDDEN_DIR, HandlePath, ROOT_HANDLE_TEXT};
 use super::inode::InodeTable;
+use super::known::KnownTable;
 use super::options::{OpenError, StoreOptions};
 use super::space::Space;
 
@@ -56,6 +57,7 @@ impl Brick {
             root: Arc::new(root),
             hidden: (hidden_stat.st_dev, hidden_stat.st_ino),
             inodes: InodeTable::new(inodes_max),
+            known: KnownTable::new(hidden_stat.st_dev),
             fds: FdTable::default(),
             index,
             space: Space::default(),

@@ -7,7 +7,8 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use mortar_sys::dirents::{self, Entry};
+use bytes::BytesMut;
+use mortar_sys::dirents;
 use mortar_sys::{Loc, Result, at, file};
 use mortar_types::fop::{
     AckReply, Dirent, DirentPlus, Fsyncdir, OpenReply, Opendir, Readdir, ReaddirReply, Readdirp, ReaddirpReply,
@@ -17,8 +18,9 @@ use mortar_types::{Context, Dict, EntryName, Errno, Fd, Gfid, Iatt, Outcome, Val
 
 use super::answers::Subject;
 use super::brick::Brick;
-use super::fds::{DirStream, Open, OpenDir, OpenIndex};
+use super::fds::{DirStream, Listed, Open, OpenDir, OpenIndex};
 use super::handle::HIDDEN_DIR;
+use super::known;
 use super::permission::Want;
 use super::resolve::{Parent, gfid_of, is_dir};
 
@@ -27,8 +29,6 @@ const ENTRY_BYTES: usize = 32;
 const ENTRY_PLUS_BYTES: usize = 200;
 /// The most that one reply lists whatever the client asks for; FUSE asks 128 KiB.
 const REPLY_BYTES_MAX: usize = 1024 * 1024;
-/// Entries fetched from the kernel at a time.
-const FETCH_ENTRIES: usize = 256;
 
 const FILTER_DIRECTORIES: &str = "readdir-filter-directories";
 
@@ -68,7 +68,7 @@ impl Brick {
             Open::Index(open) => return Ok(self.readdir_index(&open, request)?),
             Open::File(_) => return Err(Errno::ENOTDIR.into()),
         };
-        let listing = Listing { brick: self, open: &open };
+        let listing = Listing { brick: self, open: &open, now: known::now() };
         let mut entries = Vec::new();
         let eof = listing.walk(request.offset, request.size, ENTRY_BYTES, |parent, entry| {
             let gfid = listing.gfid_of_entry(parent, &entry);
@@ -88,7 +88,7 @@ impl Brick {
             .xdata
             .as_ref()
             .is_some_and(|xdata| xdata.get(FILTER_DIRECTORIES).is_some_and(|value| value.as_i64() != Some(0)));
-        let listing = Listing { brick: self, open: &open };
+        let listing = Listing { brick: self, open: &open, now: known::now() };
         let mut entries = Vec::new();
         let eof = listing.walk(request.offset, request.size, ENTRY_PLUS_BYTES, |parent, entry| {
             let (entry, extra) = listing.dirent_plus(parent, entry, request.xdata.as_ref())?;
@@ -155,6 +155,8 @@ impl Brick {
 struct Listing<'a> {
     brick: &'a Brick,
     open: &'a OpenDir,
+    /// When it began, seconds.
+    now: i64,
 }
 
 impl Listing<'_> {
@@ -165,7 +167,7 @@ impl Listing<'_> {
         offset: u64,
         size: u32,
         entry_bytes: usize,
-        mut take: impl FnMut(&Parent, Entry) -> Result<usize>,
+        mut take: impl FnMut(&Parent, Listed) -> Result<usize>,
     ) -> Result<bool> {
         let parent = self.parent()?;
         let mut room = (size as usize).min(REPLY_BYTES_MAX);
@@ -198,14 +200,19 @@ impl Listing<'_> {
     }
 
     fn fetch(&self, stream: &mut DirStream) -> Result<()> {
-        let waiting = &mut stream.waiting;
-        stream.ended = dirents::list(self.open.dir.as_fd(), stream.at, |entry| {
-            if waiting.len() >= FETCH_ENTRIES {
-                return false;
-            }
-            waiting.push_back(entry);
-            true
+        let (mut names, mut lengths) = (BytesMut::new(), Vec::new());
+        stream.ended = dirents::portion(self.open.dir.as_fd(), stream.at, |entry| {
+            names.extend_from_slice(entry.name);
+            lengths.push((entry.name.len(), entry.ino, entry.kind, entry.next));
         })?;
+        let mut names = names.freeze();
+        let listed = lengths.into_iter().map(|(length, ino, kind, next)| Listed {
+            name: names.split_to(length),
+            ino,
+            kind,
+            next,
+        });
+        stream.waiting.extend(listed);
         Ok(())
     }
 
@@ -220,12 +227,12 @@ impl Listing<'_> {
         Ok(Parent { inode, fd })
     }
 
-    fn is_hidden(&self, entry: &Entry) -> bool {
+    fn is_hidden(&self, entry: &Listed) -> bool {
         self.open.inode.gfid.is_root() && entry.name == HIDDEN_DIR
     }
 
     /// The gfid of an entry, null when it has none (or is gone).
-    fn gfid_of_entry(&self, parent: &Parent, entry: &Entry) -> Gfid {
+    fn gfid_of_entry(&self, parent: &Parent, entry: &Listed) -> Gfid {
         match &entry.name[..] {
             b"." => parent.gfid(),
             b".." if parent.gfid().is_root() => Gfid::ROOT,
@@ -234,32 +241,72 @@ impl Listing<'_> {
         }
     }
 
-    fn dirent(&self, entry: Entry, gfid: Gfid) -> Dirent {
+    fn dirent(&self, entry: Listed, gfid: Gfid) -> Dirent {
         let ino = if gfid.is_null() { entry.ino } else { gfid.ino() };
-        Dirent { ino, offset: entry.next, kind: entry.kind, name: entry.name.into() }
+        Dirent { ino, offset: entry.next, kind: entry.kind, name: entry.name }
     }
 
     /// An entry with its attributes and answers, and the bytes that those answers add. Empty attributes tell the client to
     /// look the name up: for `..`, for what is gone meanwhile, for what has no gfid.
-    fn dirent_plus(&self, parent: &Parent, entry: Entry, request: Option<&Dict>) -> Result<(DirentPlus, usize)> {
-        let gfid = self.gfid_of_entry(parent, &entry);
-        let without_stat =
-            |entry: Entry| DirentPlus { entry: self.dirent(entry, gfid), stat: Iatt::default(), xdata: None };
-        if entry.name == b".." || gfid.is_null() {
-            return Ok((without_stat(entry), 0));
+    fn dirent_plus(&self, parent: &Parent, entry: Listed, request: Option<&Dict>) -> Result<(DirentPlus, usize)> {
+        if matches!(&entry.name[..], b"." | b"..") {
+            return self.dots_plus(parent, entry, request);
         }
+        // A reference to the name, not a copy: the entry itself goes into the reply.
         let name = entry.name.clone();
-        let loc = if name == b"." { parent.loc() } else { Loc::At(parent.fd.as_fd(), &name) };
-        let Ok(stat) = loc.stat() else { return Ok((without_stat(entry), 0)) };
+        let loc = Loc::At(parent.fd.as_fd(), &name);
+        let Ok(stat) = loc.stat() else { return Ok((self.without_stat(entry, Gfid::NULL), 0)) };
+        if let Some(known) = self.brick.known.get(&stat) {
+            let iatt = self.brick.iatt_with(known.gfid, known.times.as_ref(), &stat);
+            if request.is_none() {
+                return Ok((self.with_stat(entry, iatt, Dict::new()), 0));
+            }
+            let inode = self.brick.inodes.get(known.gfid);
+            return self.answered(entry, iatt, &Subject { inode: &inode, loc, stat: &stat }, request);
+        }
+        let gfid = self.gfid_of_entry(parent, &entry);
+        if gfid.is_null() {
+            return Ok((self.without_stat(entry, gfid), 0));
+        }
         let inode = self.brick.inodes.get(gfid);
         if let Ok(name) = EntryName::new(name.clone()) {
             self.brick.check_handle(&inode, parent, &name, &stat)?;
         }
         let iatt = self.brick.iatt_from(&inode, loc, &stat);
-        let xdata = self.brick.answer(&Subject { inode: &inode, loc, stat: &stat }, request)?;
+        self.brick.remember(&inode, &stat, self.now);
+        self.answered(entry, iatt, &Subject { inode: &inode, loc, stat: &stat }, request)
+    }
+
+    fn dots_plus(&self, parent: &Parent, entry: Listed, request: Option<&Dict>) -> Result<(DirentPlus, usize)> {
+        let gfid = self.gfid_of_entry(parent, &entry);
+        if entry.name == b".."[..] {
+            return Ok((self.without_stat(entry, gfid), 0));
+        }
+        let loc = parent.loc();
+        let Ok(stat) = loc.stat() else { return Ok((self.without_stat(entry, gfid), 0)) };
+        let iatt = self.brick.iatt_from(&parent.inode, loc, &stat);
+        self.answered(entry, iatt, &Subject { inode: &parent.inode, loc, stat: &stat }, request)
+    }
+
+    fn answered(
+        &self,
+        entry: Listed,
+        iatt: Iatt,
+        subject: &Subject<'_>,
+        request: Option<&Dict>,
+    ) -> Result<(DirentPlus, usize)> {
+        debug_assert_eq!(iatt.is_dir(), is_dir(subject.stat));
+        let xdata = self.brick.answer(subject, request)?;
         let extra = xdata.iter().map(|(key, value)| key.len() + value_bytes(value)).sum();
-        debug_assert_eq!(iatt.is_dir(), is_dir(&stat));
-        Ok((DirentPlus { entry: self.dirent(entry, gfid), stat: iatt, xdata: Some(xdata) }, extra))
+        Ok((self.with_stat(entry, iatt, xdata), extra))
+    }
+
+    fn with_stat(&self, entry: Listed, stat: Iatt, xdata: Dict) -> DirentPlus {
+        DirentPlus { entry: self.dirent(entry, stat.gfid), stat, xdata: Some(xdata) }
+    }
+
+    fn without_stat(&self, entry: Listed, gfid: Gfid) -> DirentPlus {
+        DirentPlus { entry: self.dirent(entry, gfid), stat: Iatt::default(), xdata: None }
     }
 }
 

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Duration;
 
 use mortar_types::keys::LIST_XATTR;
 use mortar_types::{Dict, Gfid, Value};
 
 use crate::support::Brick;
+
+/// Files in the directory that is listed.
+const LISTED: usize = 100;
 
 const CHILD: &str = "MORTAR_SYSCALLS_CHILD";
 
@@ -43,6 +47,18 @@ fn child() {
         brick.unlink(dir, round).expect("it is there");
         mark(&format!("mkdir-{round}"));
         brick.mkdir(dir, &format!("{round}-dir")).expect("it is new");
+        mark("end");
+    }
+    // Old enough to be told from a change to come.
+    for number in 0..LISTED {
+        brick.create(dir, &format!("listed-{number}"), b"x").expect("it is new");
+    }
+    std::thread::sleep(Duration::from_millis(3100));
+    for round in ["cold", "warm"] {
+        mark(&format!("list-{round}"));
+        brick.list(dir, 1 << 20).expect("it lists");
+        mark(&format!("lookup-old-{round}"));
+        brick.lookup(dir, "listed-0").expect("it is there");
         mark("end");
     }
 }
@@ -88,6 +104,14 @@ fn fops_take_no_more_system_calls_than_promised() {
             counts[&format!("{fop}-counted")]
         );
     }
+    // The names take few calls together; beside them an entry takes a stat, and while it is not known yet its gfid. The
+    // times are remembered since the creation, as is that there is a handle.
+    let listing = |round: &str| counts.get(&format!("list-{round}")).map_or(0, Vec::len);
+    let (cold, warm) = (listing("cold"), listing("warm"));
+    assert!((2 * LISTED..=2 * LISTED + 20).contains(&cold), "{cold}: {:#?}", counts["list-cold"]);
+    assert!((LISTED..=LISTED + 20).contains(&warm), "{warm}: {:#?}", counts["list-warm"]);
+    // Its own attributes and its parent's.
+    assert_eq!(counts["lookup-old-warm"].len(), 2, "{:#?}", counts["lookup-old-warm"]);
 }
 
 /// The calls between marks, without those of the runtime that a test drives the store with, and of debug builds.

@@ -1,21 +1,21 @@
 //! Listings: opendir, readdir with and without attributes, fsyncdir, releasedir.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use mortar_types::fop::{DirentPlus, Fsyncdir, Opendir, Readdir, Readdirp, Releasedir};
-use mortar_types::{Context, Errno, Fd, Gfid, Iatt};
+use mortar_types::fop::{Fsyncdir, Opendir, Releasedir};
+use mortar_types::{Context, Errno, Gfid};
 
+use super::ahead::{Listing, Portion, Question};
 use super::{Bridge, Grant, Response, Result, errno};
-use crate::handles::{DirHandle, Listing};
-use crate::kernel::reply::{Answer, Body};
+use crate::changes::Watch;
+use crate::handles::DirHandle;
+use crate::kernel::reply::{Answer, Body, Entry, Validity};
 use crate::nodes::NodeId;
 
-/// What one READDIR(P) asks of the volume, bytes: the kernel asks for a page at a time, and a round trip per page would
-/// make long listings slow.
-const PORTION_BYTES: u32 = 128 * 1024;
-/// Entries that waited longer for the kernel are fetched again: somebody paused in the middle of a listing.
-const PORTION_AGE_MAX: Duration = Duration::from_secs(1);
+/// The most that one READDIR(PLUS) is answered with: the kernel may ask for a mebibyte, and until it has the answer its
+/// caller does nothing.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 impl Bridge {
     pub(super) async fn opendir(&self, ctx: &Context, gfid: Gfid) -> Result<Response> {
@@ -34,19 +34,56 @@ impl Bridge {
         plus: bool,
     ) -> Result<Response> {
         let dir = self.dir(handle)?;
+        let limit = (size as usize).min(ANSWER_BYTES_MAX);
+        // Taken, not borrowed: a second reader of the same open directory asks for itself.
         let mut listing = std::mem::take(&mut *dir.listing.lock());
-        if !listing.continues(offset) {
-            listing = self.fetch(ctx, &dir, offset, plus).await?;
-        }
-        let limit = size as usize;
-        let (body, lookups) = self.fill(node, &mut listing, limit, plus);
-        if body.0.is_empty() && !listing.entries.is_empty() {
-            // Not even one entry fits.
-            return Err(Errno::EINVAL);
-        }
+        let result = self.give(ctx, node, &dir, &mut listing, (offset, limit, plus)).await;
         *dir.listing.lock() = listing;
-        let grant = if lookups.is_empty() { Grant::Nothing } else { Grant::Lookups(lookups) };
-        Ok(Response { answer: Answer::Body(body), grant })
+        let page = result?;
+        let grant = if page.lookups.is_empty() { Grant::Nothing } else { Grant::Lookups(page.lookups) };
+        Ok(Response { answer: Answer::Body(page.body), grant })
+    }
+
+    /// Answers with what is at hand from `offset` on, `limit` bytes at most, and asks ahead for the rest. Waits for the
+    /// volume only when there is nothing at hand.
+    async fn give(
+        &self,
+        ctx: &Context,
+        node: NodeId,
+        dir: &DirHandle,
+        listing: &mut Listing,
+        (offset, limit, plus): (u64, usize, bool),
+    ) -> Result<Page> {
+        let (gfid, fd, timeout) = (dir.gfid, dir.fd, self.config.attribute_timeout);
+        let question = |offset| Question { ctx: ctx.clone(), gfid, fd, offset, plus };
+        // Attributes that nobody may believe are not worth fetching before they are asked for.
+        let ahead = !(plus && timeout.is_zero());
+        let mut page = Page { body: Body::with_capacity(limit), lookups: Vec::new() };
+        let here = listing.take_here(offset, plus, timeout);
+        let mut portion = match here {
+            Some(here) => here,
+            None => match listing.take_coming(offset, plus, timeout).await {
+                Some(portion) => portion,
+                None => question(offset).ask(Arc::clone(&self.volume), Arc::clone(&self.changes)).await?,
+            },
+        };
+        loop {
+            if ahead {
+                let (volume, changes) = (&self.volume, &self.changes);
+                listing.ask_ahead(&portion, question(offset), volume, changes, &self.background).await;
+            }
+            self.fill(node, gfid, &mut portion, limit, plus, &mut page);
+            if !portion.entries.is_empty() || portion.eof || !listing.has_arrived(portion.offset) {
+                break;
+            }
+            match listing.take_coming(portion.offset, plus, timeout).await {
+                Some(next) => portion = next,
+                None => break,
+            }
+        }
+        let fits_none = page.body.0.is_empty() && !portion.entries.is_empty();
+        listing.put_back(portion);
+        if fits_none { Err(Errno::EINVAL) } else { Ok(page) }
     }
 
     pub(super) async fn fsyncdir(&self, ctx: &Context, handle: u64, datasync: bool) -> Result<Response> {
@@ -58,6 +95,8 @@ impl Bridge {
 
     pub(super) fn releasedir(self: &Arc<Self>, handle: u64) {
         let Some(dir) = self.handles.remove_dir(handle) else { return };
+        // Nobody waits for what was asked ahead.
+        drop(std::mem::take(&mut *dir.listing.lock()));
         let bridge = Arc::clone(self);
         self.background.spawn(async move {
             let request = Releasedir { gfid: dir.gfid, fd: dir.fd, xdata: None };
@@ -67,25 +106,15 @@ impl Bridge {
         });
     }
 
-    async fn fetch(&self, ctx: &Context, dir: &DirHandle, offset: u64, plus: bool) -> Result<Listing> {
-        let (gfid, fd): (Gfid, Fd) = (dir.gfid, dir.fd);
-        let (entries, eof) = if plus {
-            let request = Readdirp { gfid, fd, offset, size: PORTION_BYTES, xdata: None };
-            let reply = self.volume.fop(ctx, request).await.map_err(errno)?;
-            (reply.entries.into(), reply.eof)
-        } else {
-            let request = Readdir { gfid, fd, offset, size: PORTION_BYTES, xdata: None };
-            let reply = self.volume.fop(ctx, request).await.map_err(errno)?;
-            let bare = |entry| DirentPlus { entry, stat: Iatt::default(), xdata: None };
-            (reply.entries.into_iter().map(bare).collect(), reply.eof)
-        };
-        Ok(Listing { entries, offset, eof, fetched: Some(Instant::now()) })
-    }
-
-    /// Moves as many entries as fit from the listing to the answer.
-    fn fill(&self, dir: NodeId, listing: &mut Listing, limit: usize, plus: bool) -> (Body, Vec<NodeId>) {
-        let (mut body, mut lookups) = (Body::with_capacity(limit), Vec::new());
-        while let Some(next) = listing.entries.front() {
+    /// Moves as many entries as fit from the portion to the answer. What may have changed since the portion was asked is
+    /// given without attributes, so that the kernel looks it up.
+    fn fill(&self, node: NodeId, dir: Gfid, portion: &mut Portion, limit: usize, plus: bool, page: &mut Page) {
+        let Portion { entries, offset: at, watch, asked, .. } = portion;
+        let look = watch.as_ref().filter(|_| plus).map(Watch::look).filter(|look| !look.is_quiet());
+        let age = asked.elapsed();
+        let left = |timeout: Duration| Validity::from(timeout.saturating_sub(age));
+        let (entry_valid, attr_valid) = (left(self.config.entry_timeout), left(self.config.attribute_timeout));
+        while let Some(next) = entries.front() {
             let name = &next.entry.name;
             let ino = match next.stat.gfid.is_null() {
                 true => self.config.inode_numbers.shown(next.entry.ino),
@@ -93,59 +122,30 @@ impl Bridge {
             };
             let (offset, kind) = (next.entry.offset, next.entry.kind);
             let fits = match plus {
-                false => body.push_dirent(limit, ino, offset, kind, name),
-                true if !body.fits_direntplus(limit, name) => false,
+                false => page.body.push_dirent(limit, ino, offset, kind, name),
+                true if !page.body.fits_direntplus(limit, name) => false,
                 true => {
                     // The kernel counts no lookup for dots and for entries without a node.
-                    let dots = matches!(&name[..], b"." | b"..");
-                    let entry = if dots { None } else { self.entry(dir, name, &next.stat).ok() };
-                    lookups.extend(entry.map(|entry| NodeId(entry.node)));
-                    body.push_direntplus(limit, &entry.unwrap_or_default(), ino, offset, kind, name)
+                    let bare = matches!(&name[..], b"." | b"..")
+                        || look.as_ref().is_some_and(|look| look.is_stale(dir, name, &next.stat));
+                    let entry = if bare { None } else { self.entry(node, name, &next.stat).ok() };
+                    page.lookups.extend(entry.map(|entry| NodeId(entry.node)));
+                    let entry = entry.map(|entry| Entry { entry_valid, attr_valid, ..entry }).unwrap_or_default();
+                    page.body.push_direntplus(limit, &entry, ino, offset, kind, name)
                 }
             };
             if !fits {
                 break;
             }
-            listing.offset = offset;
-            listing.entries.pop_front();
+            *at = offset;
+            entries.pop_front();
         }
-        (body, lookups)
     }
 }
 
-impl Listing {
-    /// Whether the entries at hand are what follows `offset`.
-    fn continues(&self, offset: u64) -> bool {
-        let fresh = self.fetched.is_some_and(|fetched| fetched.elapsed() < PORTION_AGE_MAX);
-        // At an end the volume is asked again only by a reader who starts over; at the end of a portion, always.
-        fresh && self.offset == offset && (!self.entries.is_empty() || self.eof && offset != 0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use mortar_types::fop::Dirent;
-
-    use super::*;
-
-    fn listing(offset: u64, names: usize, eof: bool) -> Listing {
-        let entry = Dirent { ino: 1, offset: 1, kind: 8, name: Bytes::from_static(b"x") };
-        let entry = DirentPlus { entry, stat: Iatt::default(), xdata: None };
-        let entries = std::iter::repeat_n(entry, names).collect();
-        Listing { entries, offset, eof, fetched: Some(Instant::now()) }
-    }
-
-    #[test]
-    fn a_listing_continues_only_where_it_stopped() {
-        assert!(listing(5, 1, false).continues(5));
-        assert!(!listing(5, 1, false).continues(0));
-        assert!(!Listing::default().continues(0));
-    }
-
-    #[test]
-    fn the_end_of_a_portion_is_not_the_end_of_the_directory() {
-        assert!(!listing(5, 0, false).continues(5));
-        assert!(listing(5, 0, true).continues(5));
-    }
+/// An answer to READDIR(PLUS) being filled.
+struct Page {
+    body: Body,
+    /// The nodes in it, of each of which the kernel counts a lookup.
+    lookups: Vec<NodeId>,
 }

@@ -3,11 +3,13 @@
 //! One method per operation, grouped by what they are about. Nothing here waits except for the volume; no lock is held
 //! while it does.
 
+pub mod ahead;
 mod attributes;
 mod directory;
 mod entries;
 mod files;
 mod locking;
+mod touched;
 mod xattrs;
 
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use crate::attr::{InodeNumbers, attr};
+use crate::changes::Changes;
 use crate::groups::GroupCache;
 use crate::handles::{DirHandle, FileHandle, HandleTable};
 use crate::kernel::reply::{Answer, Body, Entry, Validity};
@@ -120,6 +123,8 @@ pub struct Bridge {
     handles: HandleTable,
     locks: LockBook,
     groups: GroupCache,
+    /// What entries fetched ahead must be compared with.
+    changes: Arc<Changes>,
     /// Work that no caller waits for; finished before the mount ends.
     background: TaskTracker,
 }
@@ -140,6 +145,7 @@ impl Bridge {
             handles: HandleTable::default(),
             locks: LockBook::default(),
             groups,
+            changes: Arc::default(),
             background: TaskTracker::new(),
             config,
         }
@@ -149,10 +155,21 @@ impl Bridge {
         &self.nodes
     }
 
+    /// Where changes that this mount did not make itself are noted.
+    pub const fn changes(&self) -> &Arc<Changes> {
+        &self.changes
+    }
+
     /// Answers a request. `interrupted` is there for requests that may wait for somebody else's lock.
     pub async fn respond(self: &Arc<Self>, request: Request, interrupted: Option<Interrupted>) -> Response {
         let Request { header, operation } = request;
-        match self.perform(&header, operation, interrupted).await {
+        let change = self.change_by(&header, &operation);
+        let outcome = self.perform(&header, operation, interrupted).await;
+        // Failed or not: part of it may be done.
+        if let Some(change) = change {
+            self.changes.note(change);
+        }
+        match outcome {
             Ok(response) => response,
             Err(errno) => Response::answer(Answer::Error(for_kernel(errno))),
         }
