@@ -5,9 +5,11 @@
 //! command line, the dashboard and automation use nothing else.
 #![forbid(unsafe_code)]
 
+pub mod brick;
 pub mod error;
 pub mod heal;
 pub mod peer;
+pub mod rebalance;
 pub mod volume;
 
 pub use error::{Error, ErrorKind};

@@ -124,6 +124,12 @@ pub struct Brick {
     pub arbiter: bool,
     /// `VOL-client-K`: names the changelog xattr `trusted.afr.VOL-client-K`; stays when bricks are added or removed.
     pub brick_id: String,
+    /// Its data is moving away (`remove-brick start`).
+    #[serde(default)]
+    pub decommissioned: bool,
+    /// Out of service until `reset-brick … commit`.
+    #[serde(default)]
+    pub reset: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,11 +204,23 @@ pub struct BrickClient {
     pub name: String,
 }
 
+/// A rebalance or a removal of bricks that runs or has ended; details by `rebalance/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
+    /// GlusterFS's words: `Rebalance` or `Remove brick`.
     pub kind: String,
     pub id: Uuid,
+    /// GlusterFS's words, such as `in progress`.
     pub status: String,
+    /// GlusterFS's number of the status.
+    #[serde(default)]
+    pub status_number: u32,
+    /// Waits to be resumed; GlusterFS does not know that and the status says `in progress`.
+    #[serde(default)]
+    pub paused: bool,
+    /// The bricks that are leaving.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bricks: Vec<BrickRef>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -104,6 +104,8 @@ fn imap0() -> Volume {
         host_uuid: uuid(id),
         arbiter: false,
         brick_id: format!("imap0-client-{k}"),
+        decommissioned: false,
+        reset: false,
     };
     let options = [
         ("cluster.granular-entry-heal", "on"),

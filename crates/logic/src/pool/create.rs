@@ -87,6 +87,8 @@ fn place(state: &State, new: &NewVolume, index: usize, brick: &NewBrick, group: 
         path: brick.path.clone(),
         brick_id: format!("{}-client-{index}", new.name),
         arbiter: index % group >= group - arbiters,
+        decommissioned: false,
+        reset: false,
     })
 }
 

@@ -131,4 +131,10 @@ pub struct Brick {
     /// `VOL-client-K`.
     pub brick_id: String,
     pub arbiter: bool,
+    /// Its data is moving away.
+    #[serde(default)]
+    pub decommissioned: bool,
+    /// Out of service until the admin brings it back (`reset-brick`).
+    #[serde(default)]
+    pub reset: bool,
 }

@@ -345,6 +345,8 @@ fn described(volume: &Volume) -> api::Volume {
                 host_uuid: brick.node,
                 arbiter: brick.arbiter,
                 brick_id: brick.brick_id.clone(),
+                decommissioned: brick.decommissioned,
+                reset: brick.reset,
             })
             .collect(),
         options: volume.options.iter().rev().cloned().collect(),
