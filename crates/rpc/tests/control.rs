@@ -16,7 +16,10 @@ impl Handler for Brick {
             Request::Status { .. } => Reply::Status(StatusReply { pid: 7, ..StatusReply::default() }),
             Request::Terminate => Reply::Ok,
             Request::Reload => Reply::Error { message: "the volfile is gone".into() },
-            Request::Heal { .. } | Request::Progress { .. } => std::future::pending().await,
+            Request::Heal { .. }
+            | Request::Progress { .. }
+            | Request::RebalanceStatus
+            | Request::RebalanceControl { .. } => std::future::pending().await,
         }
     }
 }

@@ -42,7 +42,10 @@ impl Handler for Process {
                 Reply::Ok
             }
             Request::Progress { .. } => Reply::Progress(HealProgress { running: true, ..HealProgress::default() }),
-            Request::Reload | Request::Heal { .. } => Reply::Ok,
+            Request::RebalanceStatus => {
+                Reply::Rebalance(Box::new(mortar_api::rebalance::Progress::new(mortar_api::rebalance::Mode::Rebalance)))
+            }
+            Request::Reload | Request::Heal { .. } | Request::RebalanceControl { .. } => Reply::Ok,
         }
     }
 }

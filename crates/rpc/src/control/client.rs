@@ -109,6 +109,14 @@ impl Client {
         }
     }
 
+    /// Of `mortar rebalance`.
+    pub async fn rebalance_status(&self) -> Result<mortar_api::rebalance::Progress, Error> {
+        match self.request(&Request::RebalanceStatus).await? {
+            Reply::Rebalance(progress) => Ok(*progress),
+            _ => Err(Error::Unexpected),
+        }
+    }
+
     /// Returns when the process has ended or closed the connection.
     pub async fn ended(&self) {
         // An error means that the reader is gone, which is the same.

@@ -21,15 +21,20 @@ pub enum Request {
     Heal { volume: String, full: bool },
     /// How far the volume's heal is. heald.
     Progress { volume: String },
+    /// How far the node's part of a rebalance is. `mortar rebalance`.
+    RebalanceStatus,
+    /// `mortar rebalance`.
+    RebalanceControl { control: mortar_api::rebalance::Control },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "reply")]
 pub enum Reply {
     /// Done; nothing to say.
     Ok,
     Status(StatusReply),
     Progress(HealProgress),
+    Rebalance(Box<mortar_api::rebalance::Progress>),
     /// It was not done; a sentence says why.
     Error {
         message: String,

@@ -266,6 +266,9 @@ impl Handler for Control {
             }
             Request::Heal { volume, full } => self.0.heal(&volume, full),
             Request::Progress { volume } => self.0.progress(&volume),
+            Request::RebalanceStatus | Request::RebalanceControl { .. } => {
+                Reply::Error { message: "this is a heal daemon, not a rebalance".to_owned() }
+            }
         }
     }
 }
