@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn runs_of_zeros_are_not_written() {
         let mut data = vec![0; 5 * HOLE_BYTES + 3];
-        assert_eq!(written_parts(&data), []);
+        assert!(written_parts(&data).is_empty());
         data[HOLE_BYTES] = 1;
         data[2 * HOLE_BYTES + 9] = 1;
         data[5 * HOLE_BYTES] = 1;
