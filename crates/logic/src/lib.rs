@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compound;
+pub mod distribute;
 pub mod heal;
 pub mod locks;
 pub mod pool;
