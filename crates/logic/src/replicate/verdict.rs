@@ -24,6 +24,8 @@ pub struct Terms<'a> {
     pub quorum: Quorum,
     /// Children that held a good copy when the lock was taken; `None` for entry changes, which AFR does not check.
     pub good: Option<&'a Set>,
+    /// What children said that are not asked because they refused the lock or the mark.
+    pub refused: Option<Errno>,
 }
 
 /// What the caller gets.
@@ -70,8 +72,8 @@ pub fn judge(outcomes: &SubvolMap<Outcome>, terms: &Terms<'_>) -> Verdict {
     }
     if !terms.quorum.is_met(&done) {
         // What the failed children said tells the caller more than the lost quorum (`afr_handle_quorum`); ENOTCONN when
-        // they said nothing.
-        return verdict(Answer::Error(final_errno(errnos())), Mark::StayDirty);
+        // they said nothing. Refusals count too: where an inode is about to go, some children no longer know it.
+        return verdict(Answer::Error(final_errno(errnos().chain(terms.refused))), Mark::StayDirty);
     }
     if let Some(good) = terms.good
         && good.and(&done).none()
@@ -134,7 +136,8 @@ mod tests {
 
     fn run(outcomes: &[Outcome], quorum: Quorum, good: Option<&[u8]>) -> (Answer, Mark) {
         let good = good.map(set);
-        let verdict = judge(&outcomes.to_vec().into(), &Terms { slot: Slot::Data, quorum, good: good.as_ref() });
+        let terms = Terms { slot: Slot::Data, quorum, good: good.as_ref(), refused: None };
+        let verdict = judge(&outcomes.to_vec().into(), &terms);
         (verdict.answer, verdict.mark)
     }
 
@@ -176,6 +179,14 @@ mod tests {
         assert_eq!(run(&full, Quorum::Auto, None), (Answer::Error(Errno::ENOSPC), Mark::StayDirty));
         let outcomes = [Done, Done, NotTried];
         assert_eq!(run(&outcomes, Quorum::Auto, None), (FIRST, Mark::Accuse(set(&[0, 0, 1]))));
+    }
+
+    #[test]
+    fn who_refused_the_lock_tells_why_quorum_was_lost() {
+        let outcomes = vec![Done, Failed(Errno::ENOTCONN), NotTried].into();
+        let terms = Terms { slot: Slot::Data, quorum: Quorum::Auto, good: None, refused: Some(Errno::ENOENT) };
+        assert_eq!(judge(&outcomes, &terms).answer, Answer::Error(Errno::ENOENT));
+        assert_eq!(judge(&outcomes, &terms).mark, Mark::StayDirty);
     }
 
     #[test]
@@ -225,7 +236,7 @@ mod tests {
             let outcomes = SubvolMap::from(cases.iter().map(|case| case.0).collect::<Vec<_>>());
             let good = Set::from(cases.iter().map(|case| case.1).collect::<Vec<_>>());
             let quorum = if auto { Quorum::Auto } else { Quorum::None };
-            let verdict = judge(&outcomes, &Terms { slot: Slot::Data, quorum, good: Some(&good) });
+            let verdict = judge(&outcomes, &Terms { slot: Slot::Data, quorum, good: Some(&good), refused: None });
             if let Answer::From(child) = verdict.answer {
                 prop_assert!(good[child] && outcomes[child] == Done);
                 prop_assert!(quorum.is_met(&verdict.done));

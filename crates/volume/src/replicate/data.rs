@@ -17,8 +17,9 @@ use super::compound::take_unlocked;
 use super::fds::OpenFd;
 use super::gate::Range;
 use super::inode::Inode;
-use super::kept::{Grant, LockKind};
+use super::kept::{Grant, Hold, LockKind};
 use super::metadata::Marked;
+use super::tries::Tries;
 
 /// What stands on the bricks under a data lock.
 pub(super) struct Marks {
@@ -79,6 +80,17 @@ pub(super) struct Change {
     pub(super) source_fd: Option<Arc<OpenFd>>,
     pub(super) range: Range,
     pub(super) burst: Burst,
+}
+
+/// Locked and marked.
+struct Begun {
+    hold: Hold,
+    /// Whose contents are good.
+    good: Set,
+    /// Where the change goes: a quorum.
+    targets: Set,
+    /// Why other children are left out.
+    refused: Option<Errno>,
 }
 
 impl Core {
@@ -184,25 +196,18 @@ impl Core {
         self.check_quorum(&self.children.up())?;
         let Change { request, inode, fd, source_fd, range, burst } = change;
         let _order = inode.ranges.enter(range).await;
-        let good = self.known(ctx, &inode, fd.as_ref()).await?.readable.data;
-        let hold = self.hold_inode(&inode, LockKind::Data, fd.as_ref()).await?;
-        let (targets, refused) = {
-            let marks = hold.grant.marks.lock();
-            (hold.valid().and(&marks.dirty).minus(&marks.failed), hold.grant.refused().or(marks.refused))
+        let mut tries = Tries::default();
+        let Begun { hold, good, targets, refused } = loop {
+            match self.begin_data(ctx, &inode, fd.as_ref()).await {
+                Ok(begun) => break begun,
+                Err(failure) => self.may_begin_again(&mut tries, failure)?,
+            }
         };
-        if targets.none() || !self.options.quorum.is_met(&targets) {
-            hold.give_back();
-            return Err(refused.unwrap_or(Errno::ENOTCONN).into());
-        }
-        if good.and(&targets).none() {
-            hold.give_back();
-            return Err(refused.unwrap_or(Errno::EIO).into());
-        }
         let unstable_before = hold.grant.marks.lock().unstable;
         let mut replies = self.send_with_fds(ctx, &request, &targets, fd.as_ref(), source_fd.as_ref()).await;
         fail_short_writes(&mut replies);
         let outcomes = outcomes(&replies);
-        let terms = Terms { slot: Slot::Data, quorum: self.options.quorum, good: Some(&good) };
+        let terms = Terms { slot: Slot::Data, quorum: self.options.quorum, good: Some(&good), refused };
         let verdict = verdict::judge(&outcomes, &terms);
         self.note_stability(&hold.grant, burst, &replies, unstable_before);
         if replies.iter().any(|(_, reply)| wants_lock(reply.as_ref())) {
@@ -240,6 +245,30 @@ impl Core {
             }
         }
         answer(replies, verdict.answer)
+    }
+
+    /// All that comes before the change itself.
+    async fn begin_data(
+        self: &Arc<Self>,
+        ctx: &Context,
+        inode: &Arc<Inode>,
+        fd: Option<&Arc<OpenFd>>,
+    ) -> Outcome<Begun> {
+        let good = self.known(ctx, inode, fd).await?.readable.data;
+        let hold = self.hold_inode(inode, LockKind::Data, fd).await?;
+        let (targets, refused) = {
+            let marks = hold.grant.marks.lock();
+            (hold.valid().and(&marks.dirty).minus(&marks.failed), hold.grant.refused().or(marks.refused))
+        };
+        let why_not = if !self.options.quorum.is_met(&targets) {
+            Errno::ENOTCONN
+        } else if good.and(&targets).none() {
+            Errno::EIO
+        } else {
+            return Ok(Begun { hold, good, targets, refused });
+        };
+        hold.give_back();
+        Err(refused.unwrap_or(why_not).into())
     }
 
     fn note_stability(

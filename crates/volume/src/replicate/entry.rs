@@ -16,6 +16,7 @@ use super::gate::Name;
 use super::hints::Hint;
 use super::inode::Known;
 use super::kept::{LockKind, NameLock};
+use super::tries::Tries;
 
 /// A change of names, as far as locks and marks care.
 struct Plan {
@@ -25,6 +26,17 @@ struct Plan {
     victims: Vec<Gfid>,
     /// What it makes.
     makes: Option<NewInode>,
+}
+
+/// Locked, and marked where that is needed.
+struct Begun {
+    /// Held until the change is settled.
+    _locks: Vec<(Gfid, NameLock)>,
+    /// Where the change goes: a quorum.
+    targets: Set,
+    /// Why other children are left out.
+    refused: Option<Errno>,
+    marked: bool,
 }
 
 impl Core {
@@ -45,25 +57,60 @@ impl Core {
         for (gfid, name) in &gates {
             order.push(self.inodes.get(*gfid).names.enter(name.clone()).await);
         }
+        let mut tries = Tries::default();
+        let begun = loop {
+            match self.begin_entry(&request, &plan, &gates).await {
+                Ok(begun) => break begun,
+                Err(failure) => self.may_begin_again(&mut tries, failure)?,
+            }
+        };
+        let outcome = self.run_entry(ctx, request, &plan, &begun).await;
+        drop(begun);
+        drop(order);
+        outcome
+    }
+
+    /// All that comes before the change itself.
+    async fn begin_entry(self: &Arc<Self>, request: &Request, plan: &Plan, gates: &[(Gfid, Name)]) -> Outcome<Begun> {
         let mut locks = Vec::with_capacity(gates.len());
         for (gfid, name) in gates {
             let name = match name {
                 Name::All => None,
-                Name::One(name) => Some(name),
+                Name::One(name) => Some(name.clone()),
             };
-            if !joins_kept(&locks, gfid) {
-                locks.push((gfid, self.hold_name(&self.inodes.get(gfid), name).await?));
+            if !joins_kept(&locks, *gfid) {
+                locks.push((*gfid, self.hold_name(&self.inodes.get(*gfid), name).await?));
             }
         }
+        self.settle_victims(plan, request).await;
         let mut targets = self.children.up();
         for (_, lock) in &locks {
             targets = targets.and(&lock.valid());
         }
-        self.settle_victims(&plan, &request).await;
-        let outcome = self.run_entry(ctx, request, &plan, targets).await;
-        drop(locks);
-        drop(order);
-        outcome
+        let mut refused = locks.iter().find_map(|(_, lock)| lock.refused());
+        let marked = !self.options.optimistic_change_log || !targets.all();
+        let mark = Changelog::in_slot(Slot::Entry, 1);
+        let nobody = self.nobody();
+        let mut raised_at = Vec::new();
+        if marked {
+            for (parent, xdata) in self.marked_places(plan, keys::XATTROP_ENTRY_CREATE) {
+                let raised = self.mark(parent, &targets, &nobody, Slot::Entry, mark, xdata).await;
+                targets = raised.done;
+                refused = refused.or(raised.errno);
+                raised_at.push(targets.clone());
+            }
+        }
+        if self.options.quorum.is_met(&targets) {
+            return Ok(Begun { _locks: locks, targets, refused, marked });
+        }
+        // The names stay in the index: one may be there for an older miss too.
+        for ((parent, _), at) in plan.places.iter().zip(raised_at).filter(|(_, at)| !at.none()) {
+            self.mark(*parent, &at, &nobody, Slot::Entry, mark.negated(), None).await;
+        }
+        for (_, lock) in &locks {
+            lock.give_back();
+        }
+        Err(refused.unwrap_or(Errno::ENOTCONN).into())
     }
 
     async fn run_entry(
@@ -71,28 +118,16 @@ impl Core {
         ctx: &Context,
         mut request: Request,
         plan: &Plan,
-        mut targets: Set,
+        begun: &Begun,
     ) -> Outcome<Reply> {
-        let marked = !self.options.optimistic_change_log || !targets.all();
-        if marked {
-            let raise = Changelog::in_slot(Slot::Entry, 1);
-            for (parent, xdata) in self.marked_places(plan, keys::XATTROP_ENTRY_CREATE) {
-                let raised = self.mark(parent, &targets, &self.nobody(), Slot::Entry, raise, xdata).await;
-                targets = raised.done.clone();
-                raised.or_errno()?;
-            }
-        }
-        if targets.none() {
-            return Err(Errno::ENOTCONN.into());
-        }
-        self.check_quorum(&targets)?;
+        let (marked, targets) = (begun.marked, begun.targets.clone());
         let mut bundle = self.bundle_create(&mut request, &targets);
         let mut replies = self.children.broadcast(ctx, &targets, &request).await;
         if let Some(bundle) = &mut bundle {
             bundle.note(&mut replies);
         }
         fail_other_gfids(&mut replies);
-        let terms = Terms { slot: Slot::Entry, quorum: self.options.quorum, good: None };
+        let terms = Terms { slot: Slot::Entry, quorum: self.options.quorum, good: None, refused: begun.refused };
         let verdict = verdict::judge(&outcomes(&replies), &terms);
         self.settle_entry(plan, &verdict, marked, &replies).await?;
         self.note_names(&request, &verdict, &replies);
@@ -128,6 +163,8 @@ impl Core {
                 // The same refusal everywhere: whoever was asked still has the mark.
                 let asked = replies.map(|_, reply| reply.is_some());
                 for (parent, xdata) in self.marked_places(plan, keys::XATTROP_ENTRY_DELETE) {
+                    // Who is away may have missed an older change of the name: its heal needs the name in the index.
+                    let xdata = xdata.filter(|_| asked.all());
                     self.mark(parent, &asked, &nobody, Slot::Entry, lower, xdata).await;
                 }
             }

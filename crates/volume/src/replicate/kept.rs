@@ -434,9 +434,25 @@ pub(super) struct OwnLock {
     call: LockCall,
     asked: SubvolMap<Option<u64>>,
     granted: Set,
+    refused: Option<Errno>,
 }
 
 impl NameLock {
+    /// Of no further use after the operation.
+    pub(super) fn give_back(&self) {
+        if let Self::Kept(hold) = self {
+            hold.give_back();
+        }
+    }
+
+    /// Why children may have refused it.
+    pub(super) fn refused(&self) -> Option<Errno> {
+        match self {
+            Self::Kept(hold) => hold.grant.refused(),
+            Self::Own(own) => own.refused,
+        }
+    }
+
     pub(super) fn valid(&self) -> Set {
         match self {
             Self::Kept(hold) => hold.valid(),
@@ -466,8 +482,10 @@ impl Core {
         }
         let call = LockCall { gfid: inode.gfid, target: Target::Entry(name), owner: self.new_owner(), fd: None };
         let asked = self.children.up().map(|id, up| up.then(|| self.children.epoch(id)));
-        let granted = self.lock(&call).await?;
-        Ok(NameLock::Own(OwnLock { core: Arc::clone(self), call, asked, granted }))
+        let locked = self.lock(&call).await;
+        let refused = locked.errno;
+        let granted = locked.or_errno()?;
+        Ok(NameLock::Own(OwnLock { core: Arc::clone(self), call, asked, granted, refused }))
     }
 
     /// A lock owner that this client has not used before.

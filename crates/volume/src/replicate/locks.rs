@@ -115,14 +115,13 @@ impl Core {
         locked
     }
 
-    /// The whole procedure: at least one child has granted the lock, or the errno says why none did.
-    pub(super) async fn lock(self: &Arc<Self>, call: &LockCall) -> Outcome<Set> {
+    /// The whole procedure.
+    pub(super) async fn lock(self: &Arc<Self>, call: &LockCall) -> Locked {
         let targets = self.children.up();
-        let locked = match self.try_lock(call, &targets).await {
+        match self.try_lock(call, &targets).await {
             Some(locked) => locked,
             None => self.wait_lock(call, &targets).await,
-        };
-        locked.or_errno()
+        }
     }
 
     /// Failures are of no consequence: the brick drops the locks of a connection that ends.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mortar_logic::replicate::changelog::{Changelog, Slot};
 use mortar_logic::replicate::lookup::final_errno;
+use mortar_logic::replicate::readable::Readable;
 use mortar_logic::replicate::verdict::{self, Mark, Terms};
 use mortar_logic::replicate::{Set, SetExt};
 use mortar_types::fop::{Xattrop, XattropOp};
@@ -14,7 +15,8 @@ use super::data::{answer, outcomes};
 use super::fds::OpenFd;
 use super::gate::Range;
 use super::inode::Inode;
-use super::kept::LockKind;
+use super::kept::{Hold, LockKind};
+use super::tries::Tries;
 
 impl Core {
     pub(super) async fn change_metadata(
@@ -26,26 +28,16 @@ impl Core {
     ) -> Outcome<Reply> {
         self.check_quorum(&self.children.up())?;
         let _order = inode.attributes.enter(Range::ALL).await;
-        let readable = self.known(ctx, &inode, fd.as_ref()).await?.readable;
-        if readable.metadata.none() {
-            return Err(Errno::EIO.into());
-        }
-        let hold = self.hold_inode(&inode, LockKind::Metadata, fd.as_ref()).await?;
-        let mut targets = hold.valid();
-        let mut refused = hold.grant.refused();
-        let marked = !self.options.optimistic_change_log || !targets.all();
-        if marked {
-            let raise = Changelog::in_slot(Slot::Metadata, 1);
-            let raised = self.mark(inode.gfid, &targets, &self.nobody(), Slot::Metadata, raise, None).await;
-            targets = raised.done;
-            refused = refused.or(raised.errno);
-        }
-        if targets.none() || !self.options.quorum.is_met(&targets) {
-            hold.give_back();
-            return Err(refused.unwrap_or(Errno::ENOTCONN).into());
-        }
+        let mut tries = Tries::default();
+        let Begun { hold, readable, targets, refused, marked } = loop {
+            match self.begin_metadata(ctx, &inode, fd.as_ref()).await {
+                Ok(begun) => break begun,
+                Err(failure) => self.may_begin_again(&mut tries, failure)?,
+            }
+        };
         let replies = self.send_with_fds(ctx, &request, &targets, fd.as_ref(), None).await;
-        let terms = Terms { slot: Slot::Metadata, quorum: self.options.quorum, good: Some(&readable.metadata) };
+        let good = Some(&readable.metadata);
+        let terms = Terms { slot: Slot::Metadata, quorum: self.options.quorum, good, refused };
         let verdict = verdict::judge(&outcomes(&replies), &terms);
         let lower = if marked { Changelog::in_slot(Slot::Metadata, 1).negated() } else { Changelog::CLEAN };
         match &verdict.mark {
@@ -65,6 +57,37 @@ impl Core {
             }
         }
         answer(replies, verdict.answer)
+    }
+
+    /// All that comes before the change itself.
+    async fn begin_metadata(
+        self: &Arc<Self>,
+        ctx: &Context,
+        inode: &Arc<Inode>,
+        fd: Option<&Arc<OpenFd>>,
+    ) -> Outcome<Begun> {
+        let readable = self.known(ctx, inode, fd).await?.readable;
+        if readable.metadata.none() {
+            return Err(Errno::EIO.into());
+        }
+        let hold = self.hold_inode(inode, LockKind::Metadata, fd).await?;
+        let mut targets = hold.valid();
+        let mut refused = hold.grant.refused();
+        let marked = !self.options.optimistic_change_log || !targets.all();
+        let mark = Changelog::in_slot(Slot::Metadata, 1);
+        if marked {
+            let raised = self.mark(inode.gfid, &targets, &self.nobody(), Slot::Metadata, mark, None).await;
+            targets = raised.done;
+            refused = refused.or(raised.errno);
+        }
+        if self.options.quorum.is_met(&targets) {
+            return Ok(Begun { hold, readable, targets, refused, marked });
+        }
+        if marked && !targets.none() {
+            self.mark(inode.gfid, &targets, &self.nobody(), Slot::Metadata, mark.negated(), None).await;
+        }
+        hold.give_back();
+        Err(refused.unwrap_or(Errno::ENOTCONN).into())
     }
 
     /// Adds `dirty`, and +1 in `slot` per accused child, to the counters of an inode at `targets`; who did.
@@ -93,6 +116,17 @@ impl Core {
         let replies = self.children.broadcast(&Context::default(), targets, &request).await;
         Marked::from(&replies)
     }
+}
+
+/// Locked, and marked where that is needed.
+struct Begun {
+    hold: Hold,
+    readable: Readable,
+    /// Where the change goes: a quorum.
+    targets: Set,
+    /// Why other children are left out.
+    refused: Option<Errno>,
+    marked: bool,
 }
 
 /// What a round of xattrops came to.

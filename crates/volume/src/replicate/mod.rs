@@ -28,6 +28,7 @@ mod read;
 mod route;
 #[cfg(test)]
 mod tests;
+mod tries;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};

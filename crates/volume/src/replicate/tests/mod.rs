@@ -4,6 +4,7 @@ mod compound;
 mod degraded;
 mod healthy;
 mod kept;
+mod lost;
 mod stress;
 
 use std::sync::Arc;

@@ -5,11 +5,30 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 
+/// With bricks of our own, with GlusterFS's, and with both kinds.
 async fn run(seed: u64, replicas: usize, kill: bool) {
+    for compounds in [|_| true, |_| false, |at| at > 0] {
+        run_with(seed, replicas, kill, compounds).await;
+    }
+}
+
+/// Tells which run it was when something in it panics.
+struct Told(String);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0);
+        }
+    }
+}
+
+async fn run_with(seed: u64, replicas: usize, kill: bool, compounds: fn(usize) -> bool) {
+    let takers: Vec<bool> = (0..replicas).map(compounds).collect();
+    let _told = Told(format!("seed {seed}, {replicas} replicas, kill {kill}, compounds {takers:?}"));
     let volume = Volume::new(replicas);
-    // Every other run with bricks of our own; some with one that takes no compounds.
     for (at, brick) in volume.bricks.iter().enumerate() {
-        brick.set_compounds(seed.is_multiple_of(2) && !(seed % 8 == 6 && at == 0));
+        brick.set_compounds(compounds(at));
     }
     for (at, brick) in volume.bricks.iter().enumerate() {
         let mut rng = SmallRng::seed_from_u64(seed * 31 + at as u64);
@@ -23,7 +42,7 @@ async fn run(seed: u64, replicas: usize, kill: bool) {
         tasks.push(tokio::spawn(async move {
             let mut rng = SmallRng::seed_from_u64(seed * 1_000 + task);
             for _ in 0..40 {
-                step(&client, dir, &mut rng).await;
+                step(seed, &client, dir, &mut rng).await;
                 tokio::time::sleep(Duration::from_micros(rng.random_range(0..20_000))).await;
             }
         }));
@@ -59,7 +78,7 @@ async fn run(seed: u64, replicas: usize, kill: bool) {
 }
 
 /// One random operation; refusals for what is not there are fine, anything else is not.
-async fn step(client: &Client, dir: Gfid, rng: &mut SmallRng) {
+async fn step(seed: u64, client: &Client, dir: Gfid, rng: &mut SmallRng) {
     let name = format!("f{}", rng.random_range(0..4));
     let other = format!("f{}", rng.random_range(0..4));
     let what = rng.random_range(0..6);
@@ -88,27 +107,36 @@ async fn step(client: &Client, dir: Gfid, rng: &mut SmallRng) {
         _ => client.lookup(dir, &name).await.map(|_| ()),
     };
     if let Err(failure) = outcome {
-        assert!(matches!(failure.errno, Errno::ENOENT | Errno::ESTALE | Errno::EEXIST), "{what} {failure:?}");
+        assert!(
+            matches!(failure.errno, Errno::ENOENT | Errno::ESTALE | Errno::EEXIST),
+            "seed {seed} {what} {failure:?}"
+        );
     }
+}
+
+/// The seeds `from..from + count`, or as many as `MORTAR_STRESS_SEEDS` says.
+fn seeds(from: u64, count: u64) -> std::ops::Range<u64> {
+    let count = std::env::var("MORTAR_STRESS_SEEDS").map_or(count, |count| count.parse().expect("a number of seeds"));
+    from..from + count
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_replicas_agree_after_any_interleaving() {
-    for seed in 0..40 {
+    for seed in seeds(0, 40) {
         run(seed, 2, false).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn three_replicas_agree_after_any_interleaving() {
-    for seed in 100..120 {
+    for seed in seeds(100, 20) {
         run(seed, 3, false).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_hangs_or_fails_when_a_brick_dies_in_between() {
-    for seed in 200..240 {
+    for seed in seeds(200, 40) {
         run(seed, 3, true).await;
     }
 }
