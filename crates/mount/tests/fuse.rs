@@ -308,7 +308,7 @@ fn a_shared_mapping_is_written_back() {
     let script =
         "import mmap,sys; f=open(sys.argv[1],'r+b'); m=mmap.mmap(f.fileno(),0); m[4000:4200]=b'x'*200; m.flush()";
     let Ok(status) = Command::new("python3").arg("-c").arg(script).arg(&path).status() else {
-        println!("skipped: needs python3");
+        mortar_testkit::needs::skip("needs python3");
         return;
     };
     assert!(status.success());

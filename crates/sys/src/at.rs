@@ -147,13 +147,13 @@ mod tests {
         match open_unnamed(dir.as_fd(), OFlags::RDWR, 0o640) {
             Ok(file) => {
                 if link_fd(file.as_fd(), dir.as_fd(), b"a") == Err(Errno::ENOENT) {
-                    println!("skipped: not root");
+                    mortar_testkit::needs::skip("not root");
                 } else {
                     link_fd(file.as_fd(), dir.as_fd(), b"b").expect("a second name");
                     assert_eq!(stat(dir.as_fd(), b"a").map(|stat| stat.st_nlink), Ok(2));
                 }
             }
-            Err(error) => println!("skipped: no O_TMPFILE here ({error})"),
+            Err(error) => mortar_testkit::needs::skip(&format!("no O_TMPFILE here ({error})")),
         }
         let _ = std::fs::remove_dir_all(path);
     }

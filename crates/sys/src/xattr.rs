@@ -143,7 +143,7 @@ mod tests {
         let dir = std::fs::File::open(&path).ok()?;
         let file = std::fs::File::create(path.join("f")).ok()?;
         if set(Loc::Fd(file.as_fd()), b"trusted.test", b"1", SetMode::Any).is_err() {
-            println!("skipped: no trusted xattrs here");
+            mortar_testkit::needs::skip("no trusted xattrs here");
             return None;
         }
         Some((path, dir, file))

@@ -52,8 +52,15 @@ pub fn met(test: &str, needs: &[Need]) -> bool {
     if missing.is_empty() {
         return true;
     }
-    let text = format!("{test}: skipped, needs {}", missing.join(", "));
-    assert!(std::env::var_os("MORTAR_SKIP_NOTHING").is_none(), "{text}");
-    eprintln!("{text}");
+    skip(&format!("{test}: needs {}", missing.join(", ")));
     false
+}
+
+/// Says why a test is skipped; the caller returns. For needs that only trying shows.
+///
+/// # Panics
+/// When nothing may be skipped (`MORTAR_SKIP_NOTHING=1`).
+pub fn skip(reason: &str) {
+    assert!(std::env::var_os("MORTAR_SKIP_NOTHING").is_none(), "would be skipped: {reason}");
+    eprintln!("skipped: {reason}");
 }

@@ -154,7 +154,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("mortar-store-latch-{}", std::process::id()));
         std::fs::create_dir_all(&path).expect("the temporary directory is writable");
         if initialise(&path, Gfid::TRASH).is_err() {
-            println!("skipped: no trusted xattrs here");
+            mortar_testkit::needs::skip("no trusted xattrs here");
             return;
         }
         let brick = Brick::open_brick(StoreOptions::new(&path, Gfid::TRASH)).expect("it opens");

@@ -36,7 +36,7 @@ impl Directory {
         match initialise(&directory.0, VOLUME_ID.parse().unwrap()) {
             Ok(()) => Some(directory),
             Err(error) => {
-                eprintln!("skipped: no brick can be made in {}: {error}", directory.0.display());
+                mortar_testkit::needs::skip(&format!("no brick can be made in {}: {error}", directory.0.display()));
                 None
             }
         }

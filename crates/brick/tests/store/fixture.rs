@@ -23,7 +23,7 @@ fn real_brick(number: u32) -> Option<Brick> {
     let archive = fixture(&format!("a-replica2-clean-brick{number}.tar.gz"));
     let done = std::process::Command::new(fixture("extract.sh")).arg(&archive).arg(&scratch.0).status();
     if !done.is_ok_and(|status| status.success()) {
-        println!("skipped: cannot unpack a brick here (needs root, tar and getfattr)");
+        mortar_testkit::needs::skip("cannot unpack a brick here (needs root, tar and getfattr)");
         return None;
     }
     let with_volume = |root: &Path| StoreOptions { volume_id: VOLUME.parse().expect("a gfid"), ..options(root) };

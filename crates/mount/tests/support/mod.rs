@@ -39,7 +39,7 @@ impl TestMount {
     pub(crate) fn with(config: Config) -> Option<Self> {
         let root = rustix::process::geteuid().is_root();
         if !root || std::fs::File::open("/dev/fuse").is_err() {
-            println!("skipped: needs root and /dev/fuse");
+            mortar_testkit::needs::skip("needs root and /dev/fuse");
             return None;
         }
         let volume = Memory::new();
@@ -51,13 +51,13 @@ impl TestMount {
     pub(crate) fn over_brick(config: Config) -> Option<Self> {
         let root = rustix::process::geteuid().is_root();
         if !root || std::fs::File::open("/dev/fuse").is_err() {
-            println!("skipped: needs root and /dev/fuse");
+            mortar_testkit::needs::skip("needs root and /dev/fuse");
             return None;
         }
         let brick = tempfile::tempdir().unwrap();
         let id = Gfid::random();
         if let Err(errno) = mortar_brick::store::initialise(brick.path(), id) {
-            println!("skipped: no trusted xattrs in {}: {errno}", brick.path().display());
+            mortar_testkit::needs::skip(&format!("no trusted xattrs in {}: {errno}", brick.path().display()));
             return None;
         }
         let options = mortar_brick::store::StoreOptions {

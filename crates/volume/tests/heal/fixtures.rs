@@ -1,12 +1,13 @@
 //! Bricks that GlusterFS 10.3 left pending, healed by us: both must hold what its client saw.
 //!
-//! The bricks are in the project's shared data, not in this repository; without them (or without tar, attr and cmp) the
-//! tests say so and pass. `MORTAR_COMPAT_DATA` names another place for them.
+//! `fixtures/*-brickN.tar.gz` are unpacked with `fixtures/extract.sh`: child N of the volume. `*.manifest.tsv` is what the
+//! client saw, `*.heal-info.txt` what GlusterFS's heal info said.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mortar_logic::heal::Children;
+use mortar_testkit::needs::{self, Need};
 use mortar_types::Gfid;
 use mortar_volume::heal::info::info;
 use mortar_volume::heal::sweep::{Progress, index_sweep};
@@ -16,20 +17,19 @@ use crate::bricks::{Brick, Cluster};
 use crate::scenarios::{assert_healed, heal};
 use crate::tree::xattr;
 
-fn data() -> Option<PathBuf> {
-    let root =
-        std::env::var_os("MORTAR_COMPAT_DATA").map_or_else(|| PathBuf::from("/work/shared/compat/data"), PathBuf::from);
-    let bricks = root.join("bricks");
-    if !crate::can_run() || !bricks.is_dir() || Command::new("getfattr").arg("--version").output().is_err() {
-        eprintln!("skipped: needs root, the brick fixtures ({}) and getfattr", bricks.display());
-        return None;
-    }
-    Some(bricks)
+const NEEDS: [Need; 3] =
+    [Need::Program("getfattr", "attr"), Need::Program("tar", "tar"), Need::Program("sha256sum", "coreutils")];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/heal/fixtures")
 }
 
 /// Unpacks the fixture's bricks into `dir` and serves them.
 fn serve(dir: &Path, fixture: &str, volume: &str, count: usize) -> Option<Cluster> {
-    let data = data()?;
+    if !crate::can_run() || !needs::met(fixture, &NEEDS) {
+        return None;
+    }
+    let data = fixtures();
     let mut bricks = Vec::new();
     let mut volume_id = Gfid::NULL;
     for at in 0..count {
@@ -50,7 +50,7 @@ fn serve(dir: &Path, fixture: &str, volume: &str, count: usize) -> Option<Cluste
 /// Checks a brick's tree against the manifest: type, mode, owner, size, modification time, content.
 fn check_manifest(root: &Path, fixture: &str) {
     use std::os::unix::fs::MetadataExt;
-    let text = std::fs::read_to_string(data().unwrap().join(format!("{fixture}.manifest.tsv"))).unwrap();
+    let text = std::fs::read_to_string(fixtures().join(format!("{fixture}.manifest.tsv"))).unwrap();
     let mut seen = 0;
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let fields: Vec<&str> = line.split('\t').collect();

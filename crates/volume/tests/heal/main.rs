@@ -1,6 +1,6 @@
 //! Heal of real bricks: a client works while a brick is away, the brick comes back, and both must be the same.
 //!
-//! Needs root and a file system with trusted xattrs; without, every test says so and passes.
+//! Needs root and a file system with trusted xattrs; without, every test says so and is skipped.
 
 mod bricks;
 mod concurrent;
@@ -22,7 +22,7 @@ pub(crate) fn can_run() -> bool {
         let flags = rustix::fs::XattrFlags::empty();
         let can = rustix::fs::lsetxattr(dir.path(), "trusted.mortar.test", b"1", flags).is_ok();
         if !can {
-            eprintln!("skipped: needs root and trusted xattrs in the temporary directory");
+            mortar_testkit::needs::skip("needs root and trusted xattrs in the temporary directory");
         }
         can
     })
