@@ -3,7 +3,6 @@
 use mortar_logic::heal::Children;
 use mortar_volume::heal::sweep::{Progress, empty_parking, index_sweep};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 
 use crate::bricks::Cluster;
 use crate::files::{Files, Result};
@@ -63,7 +62,8 @@ fn check(fops: i64, brick: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, rng_seed: RngSeed::Fixed(17), ..ProptestConfig::default() })]
+    // Other cases at every run; a failing one is printed, and its seed kept below proptest-regressions.
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn an_interrupted_heal_is_finished_by_the_next(fops in 0i64..500, brick in 0usize..2) {
