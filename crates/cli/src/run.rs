@@ -103,7 +103,6 @@ fn instead_of_command(face: Face, instead: Instead, words: &[String]) -> Output 
 }
 
 async fn perform(face: Face, globals: &Globals, command: &Command) -> Output {
-    let mut asked = String::new();
     if !globals.script
         && let Some(question) = prompt::question(command)
     {
@@ -111,11 +110,8 @@ async fn perform(face: Face, globals: &Globals, command: &Command) -> Output {
             Ok(Reply::Yes) => {}
             Ok(Reply::No) => return Output::default(),
             Ok(Reply::Invalid) => return Output::out("Invalid input, please enter y/n\n"),
-            Err(error) => asked = format!("cannot ask for confirmation: {error}"),
+            Err(error) => return Output::fail(format!("cannot ask for confirmation: {error}"), 1),
         }
-    }
-    if !asked.is_empty() {
-        return Output::fail(asked, 1);
     }
     let client = Client::new(&globals.socket, globals.timeout);
     let result = execute(&client, command).await;

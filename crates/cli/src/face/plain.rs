@@ -9,7 +9,7 @@ use super::gluster;
 use super::gluster_heal::entry_name;
 use super::gluster_status::{port, process_name};
 use super::table::{row, table};
-use super::volume_words::{brick_count, human_size, peer_state, state_text, type_text};
+use super::volume_words::{brick_count, peer_state, state_text, type_text};
 use crate::Command;
 use crate::client::CallError;
 use crate::command::{HealView, Misuse, StatusView};
@@ -179,9 +179,4 @@ fn pending(bricks: &[BrickPending]) -> String {
         }
     }
     text
-}
-
-/// Bytes for people; here so that every face uses the same words.
-pub fn size(bytes: u64) -> String {
-    human_size(bytes)
 }
