@@ -73,13 +73,16 @@ impl Core {
     /// All that comes before the change itself.
     async fn begin_entry(self: &Arc<Self>, request: &Request, plan: &Plan, gates: &[(Gfid, Name)]) -> Outcome<Begun> {
         let mut locks = Vec::with_capacity(gates.len());
+        // One owner for both names of a rename: the bricks let a holder overtake who waits for the whole directory, who
+        // otherwise would wait for the first name while the second waits behind him.
+        let owner = self.new_owner();
         for (gfid, name) in gates {
             let name = match name {
                 Name::All => None,
                 Name::One(name) => Some(name.clone()),
             };
             if !joins_kept(&locks, *gfid) {
-                locks.push((*gfid, self.hold_name(&self.inodes.get(*gfid), name).await?));
+                locks.push((*gfid, self.hold_name(&self.inodes.get(*gfid), name, &owner).await?));
             }
         }
         self.settle_victims(plan, request).await;

@@ -471,16 +471,17 @@ impl Drop for OwnLock {
 }
 
 impl Core {
-    /// Locks a name (`None`: all names) of a directory for one operation.
+    /// Locks a name (`None`: all names) of a directory for one operation, which has `owner` for all of its names.
     pub(super) async fn hold_name(
         self: &Arc<Self>,
         inode: &Arc<Inode>,
         name: Option<bytes::Bytes>,
+        owner: &LkOwner,
     ) -> Outcome<NameLock> {
         if let Held::Hold(hold) = self.hold(inode, LockKind::Entry, None).await? {
             return Ok(NameLock::Kept(hold));
         }
-        let call = LockCall { gfid: inode.gfid, target: Target::Entry(name), owner: self.new_owner(), fd: None };
+        let call = LockCall { gfid: inode.gfid, target: Target::Entry(name), owner: owner.clone(), fd: None };
         let asked = self.children.up().map(|id, up| up.then(|| self.children.epoch(id)));
         let locked = self.lock(&call).await;
         let refused = locked.errno;

@@ -40,7 +40,8 @@ impl Core {
             // or the name leads to two inodes, none at all is under way.
             let _order = parent.names.enter(Name::One(request.name.clone())).await;
             let locked = rules::is_gfid_mismatch(&reports) || is_any_entry_locked(&replies);
-            let _lock = if locked { self.hold_name(parent, Some(request.name.clone())).await.ok() } else { None };
+            let name = Some(request.name.clone());
+            let _lock = if locked { self.hold_name(parent, name, &self.new_owner()).await.ok() } else { None };
             replies = self.ask_all(ctx, &up, &request, &bearers).await;
             reports = replies.map(|_, reply| report(reply.as_ref()));
         }
