@@ -20,8 +20,11 @@ impl Core {
         self.check_quorum(&up)?;
         let (gfid, flags) = (request.gfid, request.flags);
         let inode = self.inodes.get(gfid);
-        if self.known(ctx, &inode, None).await?.readable.data.none() {
-            return Err(Errno::EIO.into());
+        match self.known(ctx, &inode, None).await {
+            Ok(known) if known.readable.data.none() => return Err(Errno::EIO.into()),
+            // No name leads to it any more, but it may be open still, and then opens again (a change of the graph).
+            Err(failure) if !matches!(failure.errno, Errno::ENOENT | Errno::ESTALE) => return Err(failure),
+            Ok(_) | Err(_) => {}
         }
         request.flags &= !O_TRUNC;
         let replies = self.children.broadcast(ctx, &up, &request.into()).await;
