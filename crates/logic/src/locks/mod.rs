@@ -8,6 +8,7 @@
 //! Invariants: no two granted locks conflict; a waiter that could be granted is granted by the event that made it
 //! possible; an inode without locks, waiters and removals has no entry in the table.
 
+mod book;
 mod clear;
 mod inode;
 mod posix;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use mortar_types::fop::{EntrylkType, Flock};
 use mortar_types::{ClientId, Errno, Fd, Gfid, LkOwner, Pid};
 
+pub use book::{Book, Held};
 pub use clear::{ClearCommand, ClearFilter, ClearKind, ClearType, Cleared, InvalidClearCommand};
 pub use range::Range;
 pub use table::LockTable;
