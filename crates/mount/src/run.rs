@@ -9,15 +9,14 @@ use std::time::Duration;
 use mortar_rpc::Endpoint;
 use mortar_sys::daemon::{Side, fork};
 use mortar_types::fop::Lookup;
-use mortar_types::{Context, Errno, Fops, Gfid};
+use mortar_types::{Context, Errno, Fops, Gfid, keys};
 use mortar_volume::client::ConnectError;
 use mortar_volume::getspec::{self, GetspecError, VolfileServer};
 use mortar_volume::graph::{Graph, GraphError, GraphOptions, WaitError};
-use mortar_volume::replicate::Replicate;
+use mortar_volume::switch::{Limits, Switch};
 use mortar_wire::volfile::{ParseError, Volfile};
 use rustix::mount::{MountFlags, mount_remount};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use crate::helper;
 use crate::mountpoint::Attachment;
@@ -53,6 +52,8 @@ pub enum Error {
     OtherMounted { directory: PathBuf, found: String, asked: String },
     #[error("the kernel refused to change the mount: {0}")]
     Remount(io::Error),
+    #[error("the mount does not take up the volume as it is now: {0}; see its log")]
+    Refresh(io::Error),
     #[error("cannot {what}: {error}")]
     System { what: &'static str, error: io::Error },
     /// What the background process said before it ended.
@@ -200,13 +201,13 @@ async fn serve_until_unmounted(options: &Options, mut ready: Ready) -> Result<()
     tracing::info!(source = %options.source_text, directory = %options.directory.display(), "mounted");
     ready.tell();
     let mounted = running.mounted().clone();
-    let replicas = volume.replicas();
+    let switch = Arc::clone(&volume.switch);
     let mut ended = std::pin::pin!(running.ended());
     let mut followed = std::pin::pin!(volume.follow());
     tokio::select! {
         result = &mut ended => {
             tracing::info!("unmounted");
-            quiesce(&replicas).await;
+            quiesce(&switch).await;
             return Ok(result?);
         }
         () = &mut followed => {}
@@ -218,15 +219,15 @@ async fn serve_until_unmounted(options: &Options, mut ready: Ready) -> Result<()
         mounted.unmount(true).map_err(system("unmount"))?;
     }
     let result = ended.await;
-    quiesce(&replicas).await;
+    quiesce(&switch).await;
     Ok(result?)
 }
 
 /// Gives back what the replicate layers hold, so that no dirty mark is left for the healer. A brick that does not answer
 /// may not keep the process: its marks are healed when it returns.
-async fn quiesce(replicas: &[Arc<Replicate>]) {
-    for replica in replicas {
-        if tokio::time::timeout(QUIESCE_LIMIT, replica.quiesce()).await.is_err() {
+async fn quiesce(switch: &Switch) {
+    for set in switch.graph().replica_sets() {
+        if tokio::time::timeout(QUIESCE_LIMIT, set.layer.quiesce()).await.is_err() {
             tracing::warn!("a brick does not answer; its locks end with the connection");
         }
     }
@@ -257,7 +258,7 @@ fn attachment(options: &Options) -> Attachment {
 
 /// The volume behind a mount, and the server that tells of its changes.
 struct Volume {
-    graph: Graph,
+    switch: Arc<Switch>,
     server: Option<VolfileServer>,
 }
 
@@ -296,7 +297,7 @@ impl Volume {
         if let Err(error) = graph.heal_on_access() {
             tracing::warn!(%error, "what this mount finds unequal waits for the healer");
         }
-        let volume = Self { graph, server };
+        let volume = Self { switch: Switch::new(graph, Limits::default()), server };
         match (volume.check_root().await, &options.source) {
             (Ok(()), _) => Ok(volume),
             (Err(Errno::ENOENT | Errno::ESTALE), Source::Volume { subdir: Some(subdir), .. }) => {
@@ -306,45 +307,26 @@ impl Volume {
         }
     }
 
-    fn replicas(&self) -> Vec<Arc<Replicate>> {
-        self.graph.replica_sets().iter().map(|set| Arc::clone(&set.layer)).collect()
-    }
-
     fn top(&self) -> Arc<dyn Fops> {
-        Arc::clone(&self.graph.top)
+        Arc::clone(&self.switch) as Arc<dyn Fops>
     }
 
     async fn check_root(&self) -> Result<(), Errno> {
         let lookup = Lookup { gfid: Gfid::ROOT, parent: Gfid::NULL, flags: 0, name: bytes::Bytes::new(), xdata: None };
-        self.graph.top.fop(&Context::default(), lookup).await.map(drop).map_err(|failure| failure.errno)
+        self.top().fop(&Context::default(), lookup).await.map(drop).map_err(|failure| failure.errno)
     }
 
-    /// Takes up changes of the volume's options for as long as it is served.
-    async fn follow(mut self) {
-        let Some(mut volfile) = self.server.as_ref().map(VolfileServer::volfile) else {
-            std::future::pending::<()>().await;
-            return;
-        };
-        // Keeps the connections of this volume until the mount ends.
-        while changed(&mut volfile).await {
-            let text = Arc::clone(&volfile.borrow_and_update());
-            match Volfile::parse(&text).map_err(Error::from).and_then(|new| Ok(self.graph.reconfigure(&new)?)) {
-                Ok(()) => tracing::info!("the volume's options have changed and are in effect"),
-                Err(Error::Graph(error)) if matches!(*error, GraphError::OtherTopology) => {
-                    tracing::warn!("the volume's layout has changed: mount it again to use the new one");
-                }
-                Err(error) => tracing::error!(%error, "a changed volfile is not taken"),
-            }
+    /// Takes up changes of the volume for as long as it is served. A mount of a volfile on disk hears of none.
+    async fn follow(self) {
+        match self.server {
+            Some(server) => self.switch.follow(server).await,
+            None => std::future::pending().await,
         }
-        std::future::pending::<()>().await;
     }
 }
 
-async fn changed(volfile: &mut watch::Receiver<Arc<str>>) -> bool {
-    volfile.changed().await.is_ok()
-}
-
-/// Changes a mount that is there: read-only or not, and the kernel's flags. The volume's options are followed anyway.
+/// Changes a mount that is there: read-only or not, and the kernel's flags; and has it take up the newest volfile. It
+/// follows changes anyway: who remounts after a change of the volume can rely on it from then on.
 fn remount(options: &Options) -> Result<(), Error> {
     let directory = options.directory.canonicalize().unwrap_or_else(|_| options.directory.clone());
     let found = helper::mounted_source(&directory).ok_or_else(|| Error::NotMounted(directory.clone()))?;
@@ -353,5 +335,11 @@ fn remount(options: &Options) -> Result<(), Error> {
         return Err(Error::OtherMounted { directory, found, asked: options.source_text.clone() });
     }
     let flags = attachment(options).flags;
-    mount_remount(directory.as_path(), flags, c"").map_err(|error| Error::Remount(error.into()))
+    mount_remount(directory.as_path(), flags, c"").map_err(|error| Error::Remount(error.into()))?;
+    let mut answer = [0; 16];
+    match rustix::fs::getxattr(&directory, keys::REFRESH, &mut answer[..]) {
+        // A mount of a volfile on disk.
+        Ok(_) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NODATA) => Ok(()),
+        Err(error) => Err(Error::Refresh(error.into())),
+    }
 }

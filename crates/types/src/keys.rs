@@ -54,6 +54,13 @@ pub const UNLOCK_DATA: &str = "mortar.unlock-data";
 /// In replies to both, errors too: 1 when the lock is held now, else 0. Absent when nothing was tried.
 pub const LOCKED: &str = "mortar.locked";
 
+/// On LK, within a client only: the owner has the lock already, on some bricks; ask all, and give nothing back when one
+/// refuses.
+pub const LOCK_AGAIN: &str = "mortar.lock-again";
+
+/// An xattr that asking for makes a mount take up the newest volfile; answered when it is in use.
+pub const REFRESH: &str = "trusted.mortar.refresh";
+
 pub const XATTR_GFID: &str = "trusted.gfid";
 pub const XATTR_VOLUME_ID: &str = "trusted.glusterfs.volume-id";
 pub const XATTR_MDATA: &str = "trusted.glusterfs.mdata";

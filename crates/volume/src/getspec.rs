@@ -15,7 +15,7 @@ use mortar_wire::handshake::{GetspecReply, GetspecRequest};
 use mortar_wire::message::Message as _;
 use mortar_wire::programs;
 use mortar_wire::xdr::{DecodeError, Writer};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// "Tell me the other volfile servers, too" (`glusterfsd-mgmt.c: glusterfs_volfile_fetch_one`).
 const WANT_SERVERS: u32 = 1;
@@ -76,6 +76,7 @@ pub enum GetspecError {
 #[derive(Debug)]
 pub struct VolfileServer {
     volfile: watch::Receiver<Arc<str>>,
+    refreshes: mpsc::Sender<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -96,8 +97,9 @@ impl VolfileServer {
             match follower.fetch_anew().await {
                 Ok((session, text)) => {
                     let (sender, volfile) = watch::channel(text);
-                    let task = tokio::spawn(follower.follow(session, sender));
-                    return Ok(Self { volfile, task });
+                    let (refreshes, asked) = mpsc::channel(1);
+                    let task = tokio::spawn(follower.follow(session, sender, asked));
+                    return Ok(Self { volfile, refreshes, task });
                 }
                 Err(error) if matches!(worst, GetspecError::UnknownVolume { .. } | GetspecError::TooOld { .. }) => {
                     tracing::info!(%error, "no volfile");
@@ -114,6 +116,15 @@ impl VolfileServer {
     /// The text now, and every change of it.
     pub fn volfile(&self) -> watch::Receiver<Arc<str>> {
         self.volfile.clone()
+    }
+
+    /// Fetches the volfile anew, from the next server if this one is gone, and returns when that is done.
+    pub async fn refresh(&self) {
+        let (done, fetched) = oneshot::channel();
+        if self.refreshes.send(done).await.is_ok() {
+            // An error: the task has ended, and with it all news.
+            let _ = fetched.await;
+        }
     }
 }
 
@@ -152,9 +163,17 @@ struct Follower {
 }
 
 impl Follower {
-    async fn follow(mut self, mut session: Session, volfile: watch::Sender<Arc<str>>) {
+    async fn follow(
+        mut self,
+        mut session: Session,
+        volfile: watch::Sender<Arc<str>>,
+        mut refreshes: mpsc::Receiver<oneshot::Sender<()>>,
+    ) {
         loop {
-            session.news.something.notified().await;
+            let asked = tokio::select! {
+                () = session.news.something.notified() => None,
+                asked = refreshes.recv() => asked,
+            };
             let fetched = if session.connection.is_closed() { None } else { self.fetch(&session).await.ok() };
             let text = match fetched {
                 Some(text) => text,
@@ -174,6 +193,10 @@ impl Follower {
                 }
                 changed
             });
+            if let Some(asked) = asked {
+                // Who asked may be gone.
+                let _ = asked.send(());
+            }
         }
     }
 

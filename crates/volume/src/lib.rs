@@ -9,6 +9,7 @@ pub mod heal;
 pub mod quick_read;
 pub mod read_only;
 pub mod replicate;
+pub mod switch;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod utime;

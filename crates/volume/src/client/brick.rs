@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use mortar_types::fop::{AckReply, Create, Fd, Open, Opendir, Release, Releasedir};
-use mortar_types::{Context, Dict, Errno, Fops, Outcome, Reply, Request, Upcall, UpcallSink};
+use mortar_types::fop::{AckReply, Create, Fd, Lk, Open, Opendir, Release, Releasedir};
+use mortar_types::{Context, Dict, Errno, Fops, Outcome, Reply, Request, Upcall, UpcallSink, keys};
 use mortar_wire::callback::Callback;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -79,6 +79,12 @@ impl BrickClient {
     /// The volume that the brick belongs to, once it has told.
     pub fn volume_id(&self) -> Option<Uuid> {
         *self.shared.volume_id.lock()
+    }
+
+    /// Whether `options` describe the brick that this is the connection to, as the same client.
+    pub fn leads_to(&self, options: &Options) -> bool {
+        let own = self.shared.options.load();
+        (&own.host, &own.subvolume, &own.subdir) == (&options.host, &options.subvolume, &options.subdir)
     }
 
     /// Takes new options. They count from the next connection on; when they lead to another brick, or change how
@@ -175,6 +181,9 @@ impl Shared {
         match &request {
             Request::Open(_) | Request::Opendir(_) | Request::Create(_) => self.open(link, ctx, request).await,
             _ => {
+                if let Request::Lk(Lk { xdata: Some(xdata), .. }) = &mut request {
+                    xdata.remove(keys::LOCK_AGAIN);
+                }
                 self.translate(&mut request, link.generation)?;
                 link.call(ctx, &request).await
             }

@@ -97,7 +97,7 @@ impl Fds {
 }
 
 /// The fds in a request, to be replaced by the next layer's.
-pub(super) fn fds_of(request: &mut Request) -> [Option<&mut Fd>; 2] {
+pub(crate) fn fds_of(request: &mut Request) -> [Option<&mut Fd>; 2] {
     use Request as R;
     let fd = match request {
         R::Read(r) => &mut r.fd,

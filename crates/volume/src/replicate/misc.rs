@@ -64,7 +64,7 @@ impl Core {
 
     /// POSIX locks: child after child from 0, so that clients queue in the same order everywhere (`afr/afr-common.c`
     /// afr_lk_cbk). `abandoned`: the caller stopped waiting; what was got is given back.
-    pub(super) async fn lk(self: &Arc<Self>, ctx: &Context, request: Lk, abandoned: &AtomicBool) -> Outcome<Reply> {
+    pub(super) async fn lk(self: &Arc<Self>, ctx: &Context, mut request: Lk, abandoned: &AtomicBool) -> Outcome<Reply> {
         let up = self.children.up();
         self.check_quorum(&up)?;
         let fd = self.open_fd(request.fd)?;
@@ -75,6 +75,10 @@ impl Core {
         }
         if sets {
             self.inodes.get(request.gfid).posix_locked.store(true, Ordering::Release);
+        }
+        if request.xdata.as_mut().and_then(|xdata| xdata.remove(keys::LOCK_AGAIN)).is_some() {
+            // Held already where nobody refuses: that counts, and stays.
+            return first_success(self.send_with_fds(ctx, &request.into(), &up, fd.as_ref(), None).await);
         }
         let mut taken = self.nobody();
         let mut answer = None;
