@@ -92,18 +92,24 @@ impl PosixLocks {
         }
     }
 
-    /// Grants every waiter that nothing stands in the way of, oldest first.
+    /// Grants every waiter that nothing stands in the way of, oldest first. A grant can turn its holder's own exclusive
+    /// lock into a shared one, so after one the older waiters are looked at again.
     pub(super) fn regrant(&mut self) -> Vec<Ticket> {
         let mut granted = Vec::new();
-        for waiter in std::mem::take(&mut self.waiting) {
-            if self.conflict(&waiter.lock).is_some() {
-                self.waiting.push_back(waiter);
-            } else {
-                granted.push(waiter.ticket);
-                self.set(waiter.lock);
+        loop {
+            let before = granted.len();
+            for waiter in std::mem::take(&mut self.waiting) {
+                if self.conflict(&waiter.lock).is_some() {
+                    self.waiting.push_back(waiter);
+                } else {
+                    granted.push(waiter.ticket);
+                    self.set(waiter.lock);
+                }
+            }
+            if granted.len() == before {
+                return granted;
             }
         }
-        granted
     }
 
     pub(super) fn release_owner(&mut self, holder: &Holder) {
