@@ -94,7 +94,7 @@ pub(super) async fn list(
         match last {
             // An empty page would be taken for the end.
             Some(last) if filtered && last_offset(&reply).is_none() && !is_end(&reply) => {
-                set_offset(&mut request, last)
+                set_offset(&mut request, last);
             }
             _ => {
                 listing.lock().gave(last_offset(&reply), offsets(&reply));

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mortar_types::fop::{Lk, LockCmd};
-use mortar_types::{Context, Dict, Errno, Fd, Fops, Outcome, Reply, Value, keys};
+use mortar_types::{Context, Errno, Fd, Fops, Outcome, Reply, Value, keys};
 
 use super::Core;
 
@@ -70,7 +70,7 @@ impl Core {
 /// The request as one that asks for what its owner has already.
 pub(super) fn again(mut lk: Lk) -> Lk {
     lk.cmd = LockCmd::Set;
-    lk.xdata = Some(lk.xdata.unwrap_or_else(Dict::new).with(keys::LOCK_AGAIN, Value::Int(1)));
+    lk.xdata = Some(lk.xdata.unwrap_or_default().with(keys::LOCK_AGAIN, Value::Int(1)));
     lk
 }
 
