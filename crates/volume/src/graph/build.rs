@@ -15,7 +15,7 @@ use mortar_wire::volfile::{Volfile, VolfileVolume};
 use super::kind::Kind;
 use super::{Graph, GraphError, GraphOptions, ReplicaSet, wait};
 use crate::client::{BrickClient, Identity, Options as ClientOptions, OptionsError};
-use crate::distribute::Distribute;
+use crate::distribute::{self, Distribute};
 use crate::quick_read::{self, QuickRead};
 use crate::read_only::ReadOnly;
 use crate::replicate::{self, Replicate};
@@ -103,6 +103,7 @@ pub(super) struct Layer {
     /// When it is a brick connection itself.
     brick: Option<Arc<BrickClient>>,
     set: Option<ReplicaSet>,
+    pub(super) distribute: Option<Arc<Distribute>>,
     /// What it was made from.
     section: VolfileVolume,
     below: Vec<Arc<dyn Fops>>,
@@ -152,7 +153,7 @@ impl Builder<'_> {
             Kind::Client => return self.brick(section),
             Kind::Replicate => return replicate(section, below),
             Kind::PassThrough => return below.first().cloned().ok_or(GraphError::Empty),
-            Kind::Distribute => Distribute::new(name, first()?),
+            Kind::Distribute => return distribute(section, below),
             Kind::Utime => Utime::new(name, first()?),
             Kind::QuickRead => {
                 QuickRead::new(quick_read::Options::from_volfile(section, open_behind(&self.plan.volfile))?, first()?)
@@ -174,7 +175,7 @@ impl Builder<'_> {
 
 impl Layer {
     fn new(section: &VolfileVolume, fops: Arc<dyn Fops>) -> Self {
-        Self { fops, brick: None, set: None, section: section.clone(), below: Vec::new() }
+        Self { fops, brick: None, set: None, distribute: None, section: section.clone(), below: Vec::new() }
     }
 }
 
@@ -184,6 +185,13 @@ fn replicate(section: &VolfileVolume, below: &[Layer]) -> Result<Layer, GraphErr
     let bricks = below.iter().filter_map(|child| child.brick.clone()).collect();
     let set = ReplicaSet { section: section.clone(), layer: Arc::clone(&layer), bricks };
     Ok(Layer { set: Some(set), ..Layer::new(section, layer) })
+}
+
+fn distribute(section: &VolfileVolume, below: &[Layer]) -> Result<Layer, GraphError> {
+    let options = distribute::Options::from_volfile(section)?;
+    let children = below.iter().map(|child| Arc::clone(&child.fops)).collect();
+    let layer = Distribute::new(section.name.as_str(), children, options);
+    Ok(Layer { distribute: Some(Arc::clone(&layer)), ..Layer::new(section, layer) })
 }
 
 /// Whether both are one object.
@@ -221,7 +229,11 @@ fn check(
             quick_read::Options::from_volfile(section, open_behind)?;
             (found == 1, "one")
         }
-        Kind::Distribute | Kind::Utime | Kind::ReadOnly => (found == 1, "one"),
+        Kind::Distribute => {
+            distribute::Options::from_volfile(section)?;
+            (found > 0, "at least one")
+        }
+        Kind::Utime | Kind::ReadOnly => (found == 1, "one"),
     };
     if fits { Ok(()) } else { Err(GraphError::Subvolumes { name, kind, expected, found }) }
 }

@@ -26,9 +26,6 @@ impl Kind {
         match section.kind.as_str() {
             "protocol/client" => Self::Client,
             "cluster/replicate" => Self::Replicate,
-            "cluster/distribute" if section.subvolumes.len() > 1 => {
-                Self::NotServed("distribution over more than one subvolume")
-            }
             "cluster/distribute" => Self::Distribute,
             "cluster/disperse" => Self::NotServed("erasure coding (disperse)"),
             "features/shard" => Self::NotServed("sharding"),

@@ -16,6 +16,7 @@ use mortar_types::Fops;
 use mortar_wire::volfile::{Volfile, VolfileVolume};
 
 use crate::client::{BrickClient, OptionsError};
+use crate::distribute::{self, Distribute};
 use crate::heal;
 use crate::quick_read;
 use crate::replicate::{self, Replicate};
@@ -60,6 +61,8 @@ pub enum GraphError {
     Client(#[from] OptionsError),
     #[error(transparent)]
     Replicate(#[from] replicate::OptionsError),
+    #[error(transparent)]
+    Distribute(#[from] distribute::OptionsError),
     #[error(transparent)]
     QuickRead(#[from] quick_read::OptionsError),
     #[error("volume {name}: type {kind} is not known")]
@@ -131,6 +134,11 @@ impl Graph {
         &self.sets
     }
 
+    /// The distribute layer, for who rebalances.
+    pub fn distribute(&self) -> Option<&Arc<Distribute>> {
+        self.layers.values().find_map(|layer| layer.distribute.as_ref())
+    }
+
     pub const fn volfile(&self) -> &Volfile {
         &self.volfile
     }
@@ -164,6 +172,10 @@ mod tests {
             assert_eq!(graph.replica_sets()[0].bricks.len(), bricks);
             assert!(!graph.top.is_up());
         }
+        let both =
+            build(include_str!("../../../wire/tests/fixtures/volfiles/distributed-replicate.client.vol")).unwrap();
+        assert_eq!((both.bricks().len(), both.replica_sets().len()), (4, 2));
+        assert_eq!(both.distribute().map(|layer| layer.subvolumes().len()), Some(2));
         let shd = build(include_str!("../../../wire/tests/fixtures/volfiles/distributed-replicate.shd.vol")).unwrap();
         assert_eq!((shd.bricks().len(), shd.replica_sets().len()), (4, 2));
         let single = build(include_str!("../../../wire/tests/fixtures/volfiles/single-brick.client.vol")).unwrap();
@@ -172,8 +184,6 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_served_gets_a_sentence() {
-        let fixture = include_str!("../../../wire/tests/fixtures/volfiles/distributed-replicate.client.vol");
-        assert_eq!(sentence(fixture), "volume dr-dht: distribution over more than one subvolume is not served yet");
         let fixture = include_str!("../../../wire/tests/fixtures/volfiles/disperse.client.vol");
         assert!(sentence(fixture).ends_with("erasure coding (disperse) is not served yet"));
         let over = |kind: &str, below: &str| format!("{CLIENT}volume t\n type {kind}\n{below}end-volume\n");

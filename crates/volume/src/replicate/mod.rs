@@ -25,7 +25,7 @@ mod misc;
 mod open;
 mod options;
 mod read;
-mod route;
+pub(crate) mod route;
 #[cfg(test)]
 mod tests;
 mod tries;

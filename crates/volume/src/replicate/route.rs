@@ -3,7 +3,7 @@
 use mortar_types::{Fd, Request};
 
 /// The fd a request is about; of COPY_FILE_RANGE the one that is written.
-pub(super) const fn fd_of(request: &Request) -> Option<Fd> {
+pub(crate) const fn fd_of(request: &Request) -> Option<Fd> {
     Some(match request {
         Request::Read(r) => r.fd,
         Request::Write(r) => r.fd,
@@ -35,7 +35,7 @@ pub(super) const fn fd_of(request: &Request) -> Option<Fd> {
 }
 
 /// Puts another layer's fd in its place.
-pub(super) const fn set_fd(request: &mut Request, fd: Fd) {
+pub(crate) const fn set_fd(request: &mut Request, fd: Fd) {
     let slot = match request {
         Request::Read(r) => &mut r.fd,
         Request::Write(r) => &mut r.fd,

@@ -1,68 +1,46 @@
-//! Distribution over one subvolume (GlusterFS's `cluster/distribute`): everything goes to it, but directories get the
-//! layout xattr that GlusterFS's own clients expect on each of them.
+//! One subvolume: everything goes to it, but directories get the layout xattr that GlusterFS's own clients expect on
+//! each of them.
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use mortar_types::{Context, Dict, Errno, Fops, Outcome, Reply, Request, UpcallSink, Value, keys};
+use mortar_types::{Context, Dict, Errno, Outcome, Reply, Request, Value, keys};
+
+use super::is_own_key;
+use super::subvols::Subvol;
 
 /// The whole hash ring: commit hash 0, type 0, from 0 to the last (`dht-layout.c`, observed on 10.3).
 const WHOLE_RING: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
 
-pub struct Distribute {
-    name: String,
-    child: Arc<dyn Fops>,
-}
-
-impl Distribute {
-    pub fn new(name: impl Into<String>, child: Arc<dyn Fops>) -> Arc<Self> {
-        Arc::new(Self { name: name.into(), child })
-    }
-}
-
-#[async_trait]
-impl Fops for Distribute {
-    async fn call(&self, ctx: &Context, mut request: Request) -> Outcome<Reply> {
-        match &mut request {
-            Request::Mkdir(mkdir) => {
-                let xdata = mkdir.xdata.get_or_insert_default();
-                xdata.set(keys::XATTR_DHT, Value::Ptr(Bytes::from_static(&WHOLE_RING)));
-            }
-            // Layouts are not the users' to change.
-            change if !ctx.pid.is_internal() && changes_layout(change) => return Err(Errno::EPERM.into()),
-            _ => {}
+pub(super) async fn call(child: &Arc<Subvol>, ctx: &Context, mut request: Request) -> Outcome<Reply> {
+    match &mut request {
+        Request::Mkdir(mkdir) => {
+            let xdata = mkdir.xdata.get_or_insert_default();
+            xdata.set(keys::XATTR_DHT, Value::Ptr(Bytes::from_static(&WHOLE_RING)));
         }
-        let lists = matches!(request, Request::Getxattr(_) | Request::Fgetxattr(_));
-        let mut reply = self.child.call(ctx, request).await?;
-        if let (true, Reply::DictReply(reply)) = (lists && !ctx.pid.is_internal(), &mut reply)
-            && let Some(dict) = &mut reply.dict
-        {
-            dict.retain(|key, _| !is_layout(key));
-        }
-        Ok(reply)
+        // Layouts are not the users' to change.
+        change if !ctx.pid.is_internal() && changes_layout(change) => return Err(Errno::EPERM.into()),
+        _ => {}
     }
-
-    fn subscribe(&self, sink: Arc<dyn UpcallSink>) {
-        self.child.subscribe(sink);
+    let lists = matches!(request, Request::Getxattr(_) | Request::Fgetxattr(_));
+    let mut reply = child.call(ctx, request).await?;
+    if lists {
+        hide_own_keys(ctx, &mut reply);
     }
+    Ok(reply)
+}
 
-    fn is_up(&self) -> bool {
-        self.child.is_up()
-    }
-
-    fn name(&self) -> &str {
-        &self.name
+/// Takes the layer's xattrs out of a list for users.
+pub(super) fn hide_own_keys(ctx: &Context, reply: &mut Reply) {
+    if let (false, Reply::DictReply(reply)) = (ctx.pid.is_internal(), reply)
+        && let Some(dict) = &mut reply.dict
+    {
+        dict.retain(|key, _| !is_own_key(key));
     }
 }
 
-/// The layout and its companions (`.mds`, `.linkto`, …).
-fn is_layout(key: &str) -> bool {
-    key.starts_with(keys::XATTR_DHT)
-}
-
-fn changes_layout(request: &Request) -> bool {
-    let sets = |dict: &Option<Dict>| dict.as_ref().is_some_and(|dict| dict.keys().any(is_layout));
+pub(super) fn changes_layout(request: &Request) -> bool {
+    let sets = |dict: &Option<Dict>| dict.as_ref().is_some_and(|dict| dict.keys().any(is_own_key));
     match request {
         Request::Setxattr(set) => sets(&set.dict),
         Request::Fsetxattr(set) => sets(&set.dict),
@@ -74,10 +52,12 @@ fn changes_layout(request: &Request) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
     use mortar_types::fop::{DictReply, Getxattr, Mkdir, Removexattr};
-    use mortar_types::{Gfid, Pid};
+    use mortar_types::{Fops, Gfid, Pid};
     use parking_lot::Mutex;
 
+    use super::super::{Distribute, Options};
     use super::*;
 
     #[derive(Default)]
@@ -95,7 +75,7 @@ mod tests {
     #[tokio::test]
     async fn a_directory_is_made_with_the_whole_ring() {
         let child = Arc::new(Child::default());
-        let layer = Distribute::new("dht", Arc::clone(&child) as Arc<dyn Fops>);
+        let layer = Distribute::new("dht", vec![Arc::clone(&child) as Arc<dyn Fops>], Options::default());
         let mkdir = Mkdir { parent: Gfid::ROOT, mode: 0o755, umask: 0, name: Bytes::from_static(b"d"), xdata: None };
         let _ = layer.call(&Context::default(), mkdir.into()).await;
         let sent = child.0.lock();
@@ -104,7 +84,7 @@ mod tests {
 
     #[tokio::test]
     async fn users_neither_see_nor_change_layouts() {
-        let layer = Distribute::new("dht", Arc::new(Child::default()));
+        let layer = Distribute::new("dht", vec![Arc::new(Child::default())], Options::default());
         let list: Request = Getxattr { gfid: Gfid::ROOT, name: None, xdata: None }.into();
         let remove: Request =
             Removexattr { gfid: Gfid::ROOT, name: Bytes::from_static(b"trusted.glusterfs.dht"), xdata: None }.into();

@@ -1,0 +1,344 @@
+//! Bricks as subvolumes, clients over them, and what tests ask of both.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use mortar_brick::locks::Locks;
+use mortar_brick::store::{Store, StoreOptions};
+use mortar_types::fop::*;
+use mortar_types::{
+    ClientId, Context, Dict, Errno, Fd, Fop, FopKind, Fops, Gfid, Iatt, Outcome, Reply, Request, Statvfs, Upcall,
+    UpcallSink, Value,
+};
+use mortar_volume::distribute::{Distribute, Options};
+use parking_lot::Mutex;
+
+pub(crate) const VOLUME_ID: Gfid = Gfid([0x4e; 16]);
+
+static CLIENTS: AtomicU64 = AtomicU64::new(1);
+
+pub(crate) struct Brick {
+    pub(crate) root: PathBuf,
+    pub(crate) locks: Arc<Locks>,
+    /// What STATFS answers instead of the truth.
+    statfs: Arc<Mutex<Option<Statvfs>>>,
+    _dir: Option<tempfile::TempDir>,
+}
+
+impl Brick {
+    pub(crate) fn new(at: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("brick");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::lsetxattr(&root, "trusted.glusterfs.volume-id", &VOLUME_ID.0, flags).unwrap();
+        Self { _dir: Some(dir), ..Self::open(&root, at, VOLUME_ID) }
+    }
+
+    pub(crate) fn open(root: &Path, at: usize, volume_id: Gfid) -> Self {
+        let mut options = StoreOptions::new(root, volume_id);
+        options.node_uuid = Some(Gfid([at as u8 + 1; 16]));
+        options.health_check_interval = std::time::Duration::ZERO;
+        options.landfill_purge_interval = None;
+        let store = Store::open(options).unwrap();
+        let locks = Locks::new(store, format!("host:{}", root.display()), &mortar_logic::locks::Config::default());
+        Self { root: root.to_owned(), locks, statfs: Arc::default(), _dir: None }
+    }
+
+    pub(crate) fn connect(&self, name: &str) -> Arc<Connection> {
+        let client = ClientId(CLIENTS.fetch_add(1, Ordering::Relaxed));
+        let connection = Arc::new(Connection {
+            name: name.to_owned(),
+            locks: Arc::clone(&self.locks),
+            statfs: Arc::clone(&self.statfs),
+            client,
+            up: AtomicBool::new(true),
+            sink: Mutex::new(None),
+            log: Mutex::new(Vec::new()),
+        });
+        self.locks.connect(client, 100_000, Arc::new(Relay(Arc::downgrade(&connection))));
+        connection
+    }
+
+    /// Says that so many percent are free.
+    pub(crate) fn pretend_free(&self, percent: u64) {
+        let statfs =
+            Statvfs { bsize: 4096, frsize: 4096, blocks: 100_000, bavail: percent * 1000, ..Statvfs::default() };
+        *self.statfs.lock() = Some(statfs);
+    }
+
+    pub(crate) fn mode(&self, path: &str) -> Option<u32> {
+        use std::os::unix::fs::MetadataExt;
+        self.root.join(path).symlink_metadata().ok().map(|meta| meta.mode() & 0o7777)
+    }
+
+    pub(crate) fn is_link_file(&self, path: &str) -> bool {
+        self.mode(path) == Some(0o1000) && self.xattr(path, "trusted.glusterfs.dht.linkto").is_some()
+    }
+
+    pub(crate) fn xattr(&self, path: &str, name: &str) -> Option<Vec<u8>> {
+        let mut value = vec![0; 256];
+        let len = rustix::fs::lgetxattr(self.root.join(path), name, &mut value[..]).ok()?;
+        value.truncate(len);
+        Some(value)
+    }
+
+    pub(crate) fn set_xattr(&self, path: &str, name: &str, value: &[u8]) {
+        rustix::fs::lsetxattr(self.root.join(path), name, value, rustix::fs::XattrFlags::empty()).unwrap();
+    }
+}
+
+pub(crate) struct Connection {
+    name: String,
+    locks: Arc<Locks>,
+    statfs: Arc<Mutex<Option<Statvfs>>>,
+    client: ClientId,
+    up: AtomicBool,
+    sink: Mutex<Option<Arc<dyn UpcallSink>>>,
+    log: Mutex<Vec<FopKind>>,
+}
+
+struct Relay(std::sync::Weak<Connection>);
+
+impl UpcallSink for Relay {
+    fn upcall(&self, upcall: Upcall) {
+        if let Some(connection) = self.0.upgrade() {
+            connection.tell(upcall);
+        }
+    }
+}
+
+impl Connection {
+    pub(crate) fn cut(&self) {
+        if self.up.swap(false, Ordering::SeqCst) {
+            self.locks.disconnect(self.client);
+            self.tell(Upcall::Down);
+        }
+    }
+
+    pub(crate) fn mend(self: &Arc<Self>) {
+        if !self.up.swap(true, Ordering::SeqCst) {
+            self.locks.connect(self.client, 100_000, Arc::new(Relay(Arc::downgrade(self))));
+            self.tell(Upcall::Up);
+        }
+    }
+
+    pub(crate) fn take_log(&self) -> Vec<&'static str> {
+        std::mem::take(&mut *self.log.lock()).into_iter().map(FopKind::label).collect()
+    }
+
+    fn tell(&self, upcall: Upcall) {
+        let sink = self.sink.lock().clone();
+        if let Some(sink) = sink {
+            sink.upcall(upcall);
+        }
+    }
+}
+
+#[async_trait]
+impl Fops for Connection {
+    async fn call(&self, ctx: &Context, request: Request) -> Outcome<Reply> {
+        if !self.up.load(Ordering::SeqCst) {
+            return Err(Errno::ENOTCONN.into());
+        }
+        self.log.lock().push(request.kind());
+        if let (Request::Statfs(_), Some(statfs)) = (&request, *self.statfs.lock()) {
+            return Ok(StatfsReply { statfs, xdata: None }.into());
+        }
+        let ctx = Context { client: self.client, ..ctx.clone() };
+        self.locks.call(&ctx, request).await
+    }
+
+    fn subscribe(&self, sink: Arc<dyn UpcallSink>) {
+        *self.sink.lock() = Some(sink);
+    }
+
+    fn is_up(&self) -> bool {
+        self.up.load(Ordering::SeqCst)
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+pub(crate) struct Volume {
+    pub(crate) bricks: Vec<Brick>,
+}
+
+impl Volume {
+    pub(crate) fn new(count: usize) -> Self {
+        Self { bricks: (0..count).map(Brick::new).collect() }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.client_with(Options::default())
+    }
+
+    pub(crate) fn client_with(&self, options: Options) -> Client {
+        let connections: Vec<_> =
+            self.bricks.iter().enumerate().map(|(at, brick)| brick.connect(&format!("v-client-{at}"))).collect();
+        let subvolumes = connections.iter().map(|connection| Arc::clone(connection) as Arc<dyn Fops>).collect();
+        let layer = Distribute::new("v-dht", subvolumes, options);
+        Client { connections, fops: Arc::clone(&layer) as Arc<dyn Fops>, layer, ctx: Context::default() }
+    }
+
+    /// On which bricks a path is data, and on which a link file.
+    pub(crate) fn where_is(&self, path: &str) -> (Vec<usize>, Vec<usize>) {
+        let there = |at: &usize| self.bricks[*at].mode(path).is_some();
+        (0..self.bricks.len()).filter(there).partition(|at| !self.bricks[*at].is_link_file(path))
+    }
+
+    /// Every name of a directory on any brick: data copies and link files.
+    pub(crate) fn census(&self, dir: &str) -> BTreeMap<String, (usize, usize)> {
+        let mut census = BTreeMap::new();
+        for brick in &self.bricks {
+            for entry in std::fs::read_dir(brick.root.join(dir)).unwrap() {
+                let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+                if name == ".glusterfs" {
+                    continue;
+                }
+                let path = if dir.is_empty() { name.clone() } else { format!("{dir}/{name}") };
+                let slot: &mut (usize, usize) = census.entry(name).or_default();
+                if brick.is_link_file(&path) { slot.1 += 1 } else { slot.0 += 1 }
+            }
+        }
+        census
+    }
+}
+
+pub(crate) struct Client {
+    pub(crate) connections: Vec<Arc<Connection>>,
+    pub(crate) layer: Arc<Distribute>,
+    pub(crate) fops: Arc<dyn Fops>,
+    pub(crate) ctx: Context,
+}
+
+impl Client {
+    pub(crate) async fn fop<F: Fop>(&self, request: F) -> Outcome<F::Reply> {
+        self.fops.fop(&self.ctx, request).await
+    }
+
+    pub(crate) fn clear_logs(&self) {
+        self.connections.iter().for_each(|connection| drop(connection.take_log()));
+    }
+
+    /// The requests since the last time, without those that nobody waits for.
+    pub(crate) fn logs(&self) -> Vec<Vec<&'static str>> {
+        self.connections.iter().map(|connection| connection.take_log()).collect()
+    }
+
+    pub(crate) async fn create(&self, parent: Gfid, name: &str) -> Outcome<(Gfid, Fd)> {
+        let reply = self.create_with(parent, name, 0o102).await?;
+        Ok((reply.stat.gfid, reply.fd))
+    }
+
+    pub(crate) async fn create_with(&self, parent: Gfid, name: &str, flags: u32) -> Outcome<CreateReply> {
+        let name = Bytes::from(name.to_owned());
+        self.fop(Create { parent, flags, mode: 0o644, umask: 0, name, xdata: fresh() }).await
+    }
+
+    /// A closed file with its name as content.
+    pub(crate) async fn put(&self, parent: Gfid, name: &str) -> Gfid {
+        let (gfid, fd) = self.create(parent, name).await.unwrap();
+        self.write((gfid, fd), 0, name).await.unwrap();
+        self.release((gfid, fd)).await;
+        gfid
+    }
+
+    pub(crate) async fn mkdir(&self, parent: Gfid, name: &str) -> Outcome<Gfid> {
+        let name = Bytes::from(name.to_owned());
+        Ok(self.fop(Mkdir { parent, mode: 0o755, umask: 0, name, xdata: fresh() }).await?.stat.gfid)
+    }
+
+    pub(crate) async fn write(&self, file: (Gfid, Fd), offset: u64, data: &str) -> Outcome<WriteReply> {
+        let data = Bytes::from(data.to_owned());
+        self.fop(Write { gfid: file.0, fd: file.1, offset, flags: 0, data, xdata: None }).await
+    }
+
+    pub(crate) async fn read(&self, file: (Gfid, Fd)) -> Outcome<String> {
+        let read = Read { gfid: file.0, fd: file.1, offset: 0, size: 1 << 20, flags: 0, xdata: None };
+        Ok(String::from_utf8_lossy(&self.fop(read).await?.data).into_owned())
+    }
+
+    pub(crate) async fn content(&self, parent: Gfid, name: &str) -> Outcome<String> {
+        let gfid = self.lookup(parent, name).await?.stat.gfid;
+        self.read((gfid, Fd::ANONYMOUS)).await
+    }
+
+    pub(crate) async fn lookup(&self, parent: Gfid, name: &str) -> Outcome<LookupReply> {
+        let name = Bytes::from(name.to_owned());
+        self.fop(Lookup { gfid: Gfid::NULL, parent, flags: 0, name, xdata: fresh() }).await
+    }
+
+    pub(crate) async fn unlink(&self, parent: Gfid, name: &str) -> Outcome<ChangeReply> {
+        self.fop(Unlink { parent, name: Bytes::from(name.to_owned()), flags: 0, xdata: None }).await
+    }
+
+    pub(crate) async fn rmdir(&self, parent: Gfid, name: &str) -> Outcome<ChangeReply> {
+        self.fop(Rmdir { parent, flags: 0, name: Bytes::from(name.to_owned()), xdata: None }).await
+    }
+
+    pub(crate) async fn rename(&self, old: (Gfid, &str), new: (Gfid, &str)) -> Outcome<RenameReply> {
+        let (old_name, new_name) = (Bytes::from(old.1.to_owned()), Bytes::from(new.1.to_owned()));
+        self.fop(Rename { old_parent: old.0, new_parent: new.0, old_name, new_name, xdata: None }).await
+    }
+
+    pub(crate) async fn link(&self, gfid: Gfid, new_parent: Gfid, name: &str) -> Outcome<EntryReply> {
+        self.fop(Link { gfid, new_parent, new_name: Bytes::from(name.to_owned()), xdata: None }).await
+    }
+
+    pub(crate) async fn release(&self, file: (Gfid, Fd)) {
+        self.fop(Release { gfid: file.0, fd: file.1, xdata: None }).await.unwrap();
+    }
+
+    pub(crate) async fn chmod(&self, gfid: Gfid, mode: u32) -> Outcome<ChangeReply> {
+        let stat = Iatt { mode, ..Iatt::default() };
+        self.fop(Setattr { gfid, stat, valid: setattr_valid::MODE, xdata: None }).await
+    }
+
+    pub(crate) async fn setxattr(&self, gfid: Gfid, key: &'static str, value: &str) -> Outcome<AckReply> {
+        let dict = Some(Dict::new().with(key, Value::ptr(value.as_bytes().to_vec())));
+        self.fop(Setxattr { gfid, flags: 0, dict, xdata: None }).await
+    }
+
+    /// Names of a listing in small pages, sorted; with repetitions.
+    pub(crate) async fn list(&self, gfid: Gfid) -> Vec<String> {
+        let fd = self.fop(Opendir { gfid, xdata: None }).await.unwrap().fd;
+        let names = self.list_from(gfid, fd, 0).await;
+        self.fop(Releasedir { gfid, fd, xdata: None }).await.unwrap();
+        names
+    }
+
+    pub(crate) async fn list_from(&self, gfid: Gfid, fd: Fd, mut offset: u64) -> Vec<String> {
+        let mut names = Vec::new();
+        loop {
+            let page = self.fop(Readdirp { gfid, fd, offset, size: 1000, xdata: None }).await.unwrap();
+            for entry in &page.entries {
+                assert!(!entry.xdata.iter().flat_map(Dict::keys).any(|key| key.contains("dht")));
+                offset = entry.entry.offset;
+                if !matches!(&entry.entry.name[..], b"." | b"..") {
+                    names.push(String::from_utf8_lossy(&entry.entry.name).into_owned());
+                }
+            }
+            if page.eof || page.entries.is_empty() {
+                names.sort();
+                return names;
+            }
+        }
+    }
+}
+
+fn fresh() -> Option<Dict> {
+    Some(Dict::new().with(mortar_types::keys::GFID_REQ, Value::Gfid(Gfid::random())))
+}
+
+/// `count` names that spread.
+pub(crate) fn many(count: usize) -> Vec<String> {
+    (0..count).map(|at| format!("file-{at:04}")).collect()
+}
