@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use mortar_logic::pool::change::{AddBricks, ReplaceBrick, StartRemoval};
 use mortar_logic::pool::{Command, Layout, Member, NewBrick, NewVolume, State, Volume, apply};
 use mortar_pool::volgen::{self, Surroundings, Trust};
 use uuid::Uuid;
@@ -16,6 +17,16 @@ fn value(text: &str, option: &str) -> Option<String> {
     text.lines().find_map(|line| line.trim().strip_prefix(&format!("option {option} ")).map(str::to_owned))
 }
 
+fn member(host: &str) -> Member {
+    Member {
+        uuid: Uuid::from_u128(host.bytes().fold(1, |sum, byte| sum * 257 + u128::from(byte))),
+        hostname: host.to_owned(),
+        other_names: Vec::new(),
+        peer_port: 24008,
+        port: 24007,
+    }
+}
+
 /// The volume as it was created, with the ids taken from the golden file.
 fn volume(name: &str, layout: Layout, bricks: &[&str], golden: &str) -> Volume {
     let login = golden.lines().find_map(|line| {
@@ -26,13 +37,6 @@ fn volume(name: &str, layout: Layout, bricks: &[&str], golden: &str) -> Volume {
     let password = login.map(|(_, password)| password).or_else(|| value(golden, "password"));
     let id = value(golden, "volume-id");
     let uuid = |text: Option<String>| text.map_or_else(Uuid::nil, |text| Uuid::parse_str(&text).expect("a uuid"));
-    let member = |host: &str| Member {
-        uuid: Uuid::from_u128(host.bytes().fold(1, |sum, byte| sum * 257 + u128::from(byte))),
-        hostname: host.to_owned(),
-        other_names: Vec::new(),
-        peer_port: 24008,
-        port: 24007,
-    };
     let mut state = State::default();
     let mut new = NewVolume {
         name: name.to_owned(),
@@ -136,6 +140,97 @@ fn distributed_replicate() {
     shd_is_golden("distributed-replicate.shd", "dr", REPLICA_2, DR);
     let golden = golden("distributed-replicate.rebalance");
     same(&volgen::rebalance(&volume("dr", REPLICA_2, DR, &golden)).expect("distributes"), &golden);
+}
+
+const DIST: &[&str] = &["node1:/bricks/dist", "node2:/bricks/dist"];
+
+fn brick(text: &str) -> NewBrick {
+    let (host, path) = text.split_once(':').expect("HOST:PATH");
+    NewBrick { host: host.to_owned(), node: Some(member(host).uuid), path: path.to_owned() }
+}
+
+/// A pool of three with the volume in it.
+fn pool_with(volume: Volume) -> State {
+    let mut state = State::default();
+    for host in ["node1", "node2", "node3"] {
+        apply(&mut state, Command::AddMember { member: member(host) }).expect("adds");
+    }
+    state.volumes.insert(volume.name.clone(), volume);
+    state
+}
+
+fn does(state: &mut State, command: Command) {
+    apply(state, command).expect("is accepted");
+}
+
+fn add(state: &mut State, text: &str) {
+    let volume = &state.volumes["dist"];
+    let bricks = vec![brick(text)];
+    let first_id = volume.next_brick;
+    let request = AddBricks { volume: "dist".to_owned(), bricks, replica: None, arbiter: 0, force: true, first_id };
+    does(state, Command::AddBricks(request));
+}
+
+/// The real one's story: a third brick came, and while it was being emptied its volfile was taken.
+#[test]
+fn distribute_grows_and_shrinks() {
+    let rebalanced = golden("distribute.rebalance");
+    let mut state = pool_with(volume("dist", Layout::Distribute, DIST, &rebalanced));
+    does(&mut state, Command::StartVolume { name: "dist".to_owned(), force: false });
+    add(&mut state, "node3:/bricks/dist");
+    same(&volgen::rebalance(&state.volumes["dist"]).expect("distributes"), &rebalanced);
+
+    // In its numbers the second brick on node3 took the place of a removed third one; ours never come twice.
+    let leaving = golden("distribute.remove-brick-in-progress.client");
+    let mut state = pool_with(volume("dist", Layout::Distribute, DIST, &leaving));
+    does(&mut state, Command::StartVolume { name: "dist".to_owned(), force: false });
+    add(&mut state, "node3:/bricks/distb");
+    let request = StartRemoval {
+        volume: "dist".to_owned(),
+        bricks: vec![brick("node3:/bricks/distb")],
+        replica: None,
+        task: Uuid::from_u128(1),
+    };
+    does(&mut state, Command::StartRemoval(request));
+    same(&volgen::client(&state.volumes["dist"], Trust::Untrusted), &leaving);
+}
+
+#[test]
+fn sets_that_leave_are_named_by_their_subvolume() {
+    let mut volume = volume("dr", REPLICA_2, DR, &golden("distributed-replicate.client"));
+    for brick in &mut volume.bricks[2..] {
+        brick.decommissioned = true;
+    }
+    let text = volgen::client(&volume, Trust::Untrusted);
+    assert!(text.contains("    option decommissioned-bricks dr-replicate-1\n"), "{text}");
+}
+
+#[test]
+fn a_replaced_brick_keeps_its_name() {
+    let golden = golden("replica3.after-replace-brick.client");
+    let layout = Layout::Replicate { replica: 3, arbiter: 0 };
+    let mut state = pool_with(volume("rep3", layout, REP3, &golden));
+    does(&mut state, Command::StartVolume { name: "rep3".to_owned(), force: false });
+    let (from, to) = (brick("node3:/bricks/rep3"), brick("node3:/bricks/rep3c"));
+    does(&mut state, Command::ReplaceBrick(ReplaceBrick { volume: "rep3".to_owned(), from, to, force: false }));
+    same(&volgen::client(&state.volumes["rep3"], Trust::Untrusted), &golden);
+}
+
+#[test]
+fn options_of_distribute_reach_all_who_place_files() {
+    let mut volume = volume("dr", REPLICA_2, DR, &golden("distributed-replicate.client"));
+    let regex = "^([0-9]+[.][^:,]+)[:,].*$";
+    for (key, value) in [("cluster.extra-hash-regex", regex), ("cluster.min-free-disk", "5%")] {
+        volume.options.push((key.to_owned(), value.to_owned()));
+    }
+    for text in [volgen::client(&volume, Trust::Untrusted), volgen::rebalance(&volume).expect("distributes")] {
+        let read = mortar_wire::volfile::Volfile::parse(&text).expect("parses");
+        let distribute = read.volume("dr-dht").expect("is there");
+        let value =
+            |key: &str| distribute.options.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str());
+        assert_eq!(value("extra-hash-regex"), Some(regex));
+        assert_eq!(value("min-free-disk"), Some("5%"));
+    }
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::change::{self, AddBricks, Removal, ReplaceBrick, Report, Reset, StartRemoval, StartTask, Steer};
 use super::options::{self, Scope};
 use super::refusal::Refusal;
-use super::v1::{Layout, Member, State, Volume, VolumeState};
+use super::v1::{Layout, Member, State, Volume, VolumeState, put};
 use super::{create, validate};
 
 /// An entry of the pool's log. Part of the stored format: variants and fields are only ever added.
@@ -61,6 +62,25 @@ pub enum Command {
         key: String,
         value: String,
     },
+    AddBricks(AddBricks),
+    StartRemoval(StartRemoval),
+    StopRemoval {
+        volume: String,
+        bricks: Vec<NewBrick>,
+    },
+    RemoveBricks(Removal),
+    ReplaceBrick(ReplaceBrick),
+    StartReset(Reset),
+    CommitReset {
+        reset: Reset,
+        to: NewBrick,
+    },
+    StartTask(StartTask),
+    SteerTask {
+        volume: String,
+        what: Steer,
+    },
+    ReportTask(Report),
     /// Only `survivor` is left of the pool, which goes on under a new id.
     /// `state` is the survivor's: the new log begins with it, so that who joins later gets all of it.
     Recover {
@@ -121,6 +141,25 @@ pub fn apply(state: &mut State, command: Command) -> Result<Applied, Refusal> {
         Command::SetOptions { volume, options } => set_options(state, &volume, &options),
         Command::ResetOptions { volume, key, force } => reset_options(state, &volume, key.as_deref(), force),
         Command::SetHealOption { volume, key, value } => set_heal_option(state, &volume, &key, value),
+        Command::AddBricks(request) => change::add(state, &request).map(|volume| enter(state, volume)),
+        Command::StartRemoval(request) => change::start_removal(state, &request).map(|volume| enter(state, volume)),
+        Command::StopRemoval { volume, bricks } => {
+            change::stop_removal(state, &volume, &bricks).map(|volume| enter(state, volume))
+        }
+        Command::RemoveBricks(request) => change::commit(state, &request).map(|volume| enter(state, volume)),
+        Command::ReplaceBrick(request) => change::replace(state, &request).map(|volume| enter(state, volume)),
+        Command::StartReset(request) => change::start_reset(state, &request).map(|volume| enter(state, volume)),
+        Command::CommitReset { reset, to } => {
+            change::commit_reset(state, &reset, &to).map(|volume| enter(state, volume))
+        }
+        Command::StartTask(request) => change::start_task(state, &request).map(|volume| enter(state, volume)),
+        Command::SteerTask { volume, what } => {
+            change::steer(state, &volume, what).map(|volume| enter_if_changed(state, volume))
+        }
+        Command::ReportTask(report) => {
+            let volume = change::report(state, &report);
+            Ok(enter_if_changed(state, volume))
+        }
         Command::Recover { survivor, pool_id, state: kept } => recover(state, survivor, pool_id, *kept),
     }?;
     if applied.changed {
@@ -201,6 +240,17 @@ fn create_volume(state: &mut State, new: &NewVolume) -> Result<Applied, Refusal>
     Ok(applied)
 }
 
+/// Puts a changed volume in the place of the old one.
+fn enter(state: &mut State, volume: Volume) -> Applied {
+    let applied = changed_volume(&volume);
+    state.volumes.insert(volume.name.clone(), volume);
+    applied
+}
+
+fn enter_if_changed(state: &mut State, volume: Option<Volume>) -> Applied {
+    volume.map_or_else(Applied::default, |volume| enter(state, volume))
+}
+
 fn volume_mut<'a>(state: &'a mut State, name: &str) -> Result<&'a mut Volume, Refusal> {
     state.volumes.get_mut(name).ok_or_else(|| Refusal::NoSuchVolume(name.to_owned()))
 }
@@ -226,6 +276,9 @@ fn stop_volume(state: &mut State, name: &str, force: bool) -> Result<Applied, Re
         }
         return Ok(Applied { changed: false, ..changed_volume(volume) });
     }
+    if volume.task_in_progress().is_some() && !force {
+        return Err(change::Refusal::RebalanceSession(name.to_owned()).into());
+    }
     volume.state = VolumeState::Stopped;
     volume.version += 1;
     Ok(changed_volume(volume))
@@ -239,13 +292,6 @@ fn delete_volume(state: &mut State, name: &str) -> Result<Applied, Refusal> {
     let applied = changed_volume(volume);
     state.volumes.remove(name);
     Ok(applied)
-}
-
-fn put(options: &mut Vec<(String, String)>, key: &str, value: &str) {
-    match options.iter_mut().find(|(known, _)| known == key) {
-        Some((_, slot)) => value.clone_into(slot),
-        None => options.push((key.to_owned(), value.to_owned())),
-    }
 }
 
 fn set_options(state: &mut State, name: &str, wanted: &[(String, String)]) -> Result<Applied, Refusal> {
@@ -263,7 +309,7 @@ fn set_options(state: &mut State, name: &str, wanted: &[(String, String)]) -> Re
     // All are checked before the first is set.
     let resolved = validate::of_volume(volume, wanted)?;
     for (key, value) in &resolved {
-        put(&mut volume.options, key, value);
+        volume.put(key, value);
     }
     volume.version += 1;
     Ok(changed_volume(volume))
@@ -272,7 +318,7 @@ fn set_options(state: &mut State, name: &str, wanted: &[(String, String)]) -> Re
 fn set_heal_option(state: &mut State, name: &str, key: &str, value: String) -> Result<Applied, Refusal> {
     let volume = volume_mut(state, name)?;
     validate::value_of(volume, key, &value)?;
-    put(&mut volume.options, key, &value);
+    volume.put(key, &value);
     volume.version += 1;
     Ok(changed_volume(volume))
 }
@@ -306,7 +352,7 @@ fn reset_options(state: &mut State, name: &str, key: Option<&str>, force: bool) 
     }
     for (key, value) in create::defaults_after_reset() {
         if known.is_none_or(|known| known == *key) {
-            put(&mut volume.options, key, value);
+            volume.put(key, value);
         }
     }
     volume.version += 1;

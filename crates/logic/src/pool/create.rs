@@ -20,15 +20,18 @@ pub(super) fn volume(state: &State, new: &NewVolume) -> Result<Volume, Refusal> 
     if state.volumes.contains_key(&new.name) {
         return Err(Refusal::VolumeExists(new.name.clone()));
     }
-    let group = group_size(new.layout, new.bricks.len())?;
+    count_fits(new.layout, new.bricks.len())?;
     let bricks = new
         .bricks
         .iter()
         .enumerate()
-        .map(|(index, brick)| place(state, new, index, brick, group))
+        .map(|(index, brick)| {
+            let id = u32::try_from(index).map_err(|_| Refusal::BrickCount)?;
+            place(state, &new.name, id, brick, is_arbiter(new.layout, index))
+        })
         .collect::<Result<Vec<_>, _>>()?;
     if !new.force {
-        groups_are_spread(new.layout, &bricks, group)?;
+        groups_are_spread(new.layout, &bricks)?;
     }
     no_brick_overlaps(state, &bricks)?;
     Ok(Volume {
@@ -43,6 +46,7 @@ pub(super) fn volume(state: &State, new: &NewVolume) -> Result<Volume, Refusal> 
         password: new.password,
         version: 1,
         created_ms: new.created_ms,
+        task: None,
     })
 }
 
@@ -59,7 +63,7 @@ fn name_is_fit(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn group_size(layout: Layout, bricks: usize) -> Result<usize, Refusal> {
+fn count_fits(layout: Layout, bricks: usize) -> Result<(), Refusal> {
     let possible = match layout {
         Layout::Distribute => true,
         Layout::Replicate { replica, arbiter } => replica >= 2 && arbiter <= 1 && (arbiter == 0 || replica >= 3),
@@ -69,36 +73,44 @@ fn group_size(layout: Layout, bricks: usize) -> Result<usize, Refusal> {
     if !possible || bricks == 0 || !bricks.is_multiple_of(group) {
         return Err(Refusal::BrickCount);
     }
-    Ok(group)
+    Ok(())
 }
 
-fn place(state: &State, new: &NewVolume, index: usize, brick: &NewBrick, group: usize) -> Result<Brick, Refusal> {
+/// Whether the brick at this place in the volume holds no data.
+pub(super) const fn is_arbiter(layout: Layout, index: usize) -> bool {
+    match layout {
+        Layout::Replicate { replica, arbiter } => {
+            let group = replica as usize;
+            index % group >= group - arbiter as usize
+        }
+        Layout::Distribute | Layout::Disperse { .. } => false,
+    }
+}
+
+/// The brick number `id` of a volume, on the member that its host names.
+pub(super) fn place(state: &State, volume: &str, id: u32, brick: &NewBrick, arbiter: bool) -> Result<Brick, Refusal> {
     let node = brick
         .node
         .filter(|node| state.members.contains_key(node))
         .ok_or_else(|| Refusal::HostNotInCluster(brick.host.clone()))?;
-    let arbiters = match new.layout {
-        Layout::Replicate { arbiter, .. } => arbiter as usize,
-        Layout::Distribute | Layout::Disperse { .. } => 0,
-    };
     Ok(Brick {
         host: brick.host.clone(),
         node,
         path: brick.path.clone(),
-        brick_id: format!("{}-client-{index}", new.name),
-        arbiter: index % group >= group - arbiters,
+        brick_id: format!("{volume}-client-{id}"),
+        arbiter,
         decommissioned: false,
         reset: false,
     })
 }
 
-fn groups_are_spread(layout: Layout, bricks: &[Brick], group: usize) -> Result<(), Refusal> {
+pub(super) fn groups_are_spread(layout: Layout, bricks: &[Brick]) -> Result<(), Refusal> {
     let kind = match layout {
         Layout::Distribute => return Ok(()),
         Layout::Replicate { .. } => "replicate",
         Layout::Disperse { .. } => "disperse",
     };
-    for group in bricks.chunks(group) {
+    for group in bricks.chunks(layout.group().max(1) as usize) {
         let nodes: BTreeSet<_> = group.iter().map(|brick| brick.node).collect();
         if nodes.len() < group.len() {
             return Err(Refusal::BricksOfGroupOnOneHost { kind: kind.to_owned() });
@@ -107,7 +119,7 @@ fn groups_are_spread(layout: Layout, bricks: &[Brick], group: usize) -> Result<(
     Ok(())
 }
 
-fn no_brick_overlaps(state: &State, bricks: &[Brick]) -> Result<(), Refusal> {
+pub(super) fn no_brick_overlaps(state: &State, bricks: &[Brick]) -> Result<(), Refusal> {
     for (index, brick) in bricks.iter().enumerate() {
         let existing = state.volumes.values().flat_map(|volume| &volume.bricks);
         let clash = existing

@@ -8,6 +8,7 @@
 //! that need only the state are here, and run both before the command is proposed and when it is applied.
 
 mod apply;
+pub mod change;
 mod create;
 pub mod hint;
 pub mod options;
@@ -17,7 +18,7 @@ mod validate;
 
 pub use apply::{Applied, Command, NewBrick, NewVolume, apply, check};
 pub use refusal::{Kind, Refusal};
-pub use v1::{Brick, Layout, Member, State, Volume, VolumeState};
+pub use v1::{Brick, Layout, Member, NodePart, State, Task, TaskMode, TaskState, Volume, VolumeState};
 
 #[cfg(test)]
 mod tests;

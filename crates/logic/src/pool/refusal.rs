@@ -72,6 +72,8 @@ pub enum Refusal {
     Protected(String),
     #[error("Brick {host}:{path} is not part of volume {volume}")]
     NoSuchBrick { volume: String, host: String, path: String },
+    #[error(transparent)]
+    Change(#[from] super::change::Refusal),
     /// The log's first entry came twice.
     #[error("The pool is formed already")]
     AlreadyFormed,
@@ -88,6 +90,7 @@ pub enum Kind {
 impl Refusal {
     pub const fn kind(&self) -> Kind {
         match self {
+            Self::Change(refusal) => refusal.kind(),
             Self::NoSuchVolume(_) | Self::NotAMember(_) | Self::NoSuchBrick { .. } => Kind::NotFound,
             Self::NoSuchOption { .. } | Self::NoSuchOptionToReset { .. } => Kind::NotFound,
             Self::VolumeExists(_)

@@ -24,6 +24,14 @@ pub struct State {
     pub revision: u64,
 }
 
+/// Sets an option; a changed one keeps its place.
+pub(super) fn put(options: &mut Vec<(String, String)>, key: &str, value: &str) {
+    match options.iter_mut().find(|(known, _)| known == key) {
+        Some((_, slot)) => value.clone_into(slot),
+        None => options.push((key.to_owned(), value.to_owned())),
+    }
+}
+
 /// A node of the pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -103,6 +111,9 @@ pub struct Volume {
     pub version: u64,
     /// Milliseconds since 1970.
     pub created_ms: u64,
+    /// The rebalance or removal of bricks that runs, or the last one.
+    #[serde(default)]
+    pub task: Option<Task>,
 }
 
 impl Volume {
@@ -111,9 +122,29 @@ impl Volume {
         self.options.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
     }
 
+    /// Sets an option; a changed one keeps its place.
+    pub(super) fn put(&mut self, key: &str, value: &str) {
+        put(&mut self.options, key, value);
+    }
+
     /// The place among its group's bricks that the brick has.
     pub fn place_in_group(&self, index: usize) -> usize {
         index % (self.layout.group().max(1) as usize)
+    }
+
+    /// How many subvolumes files are distributed over.
+    pub fn subvolumes(&self) -> usize {
+        self.bricks.len() / (self.layout.group().max(1) as usize)
+    }
+
+    /// A rebalance or a removal that nodes work on.
+    pub fn task_in_progress(&self) -> Option<&Task> {
+        self.task.as_ref().filter(|task| task.state == TaskState::InProgress)
+    }
+
+    /// Bricks are leaving and the admin has neither committed that nor stopped it.
+    pub fn is_removing(&self) -> bool {
+        self.bricks.iter().any(|brick| brick.decommissioned)
     }
 
     pub const fn is_replicate(&self) -> bool {
@@ -137,4 +168,60 @@ pub struct Brick {
     /// Out of service until the admin brings it back (`reset-brick`).
     #[serde(default)]
     pub reset: bool,
+}
+
+/// A job that moves files between subvolumes, in parts: one for each node with bricks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    pub id: Uuid,
+    pub mode: TaskMode,
+    /// Only this directory and what is below it.
+    #[serde(default)]
+    pub path: Option<String>,
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Goes on when told to.
+    #[serde(default)]
+    pub paused: bool,
+    pub state: TaskState,
+    /// Each participant's part, as far as the pool has been told.
+    pub nodes: BTreeMap<Uuid, NodePart>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskMode {
+    FixLayout,
+    Rebalance,
+    Force,
+    /// Everything leaves the decommissioned bricks.
+    Decommission,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TaskState {
+    #[default]
+    InProgress,
+    Stopped,
+    Completed,
+    Failed,
+}
+
+impl TaskState {
+    pub const fn is_final(self) -> bool {
+        !matches!(self, Self::InProgress)
+    }
+}
+
+/// What a node has done; counters are there once it has ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePart {
+    pub state: TaskState,
+    pub files: u64,
+    pub bytes: u64,
+    pub lookups: u64,
+    pub failures: u64,
+    pub skipped: u64,
+    pub elapsed_ms: u64,
 }

@@ -170,7 +170,18 @@ fn brick_client(volume: &Volume, brick: &Brick, trust: Trust) -> Translator {
 }
 
 fn distribute(graph: &mut Graph, volume: &Volume, subvolumes: Vec<String>) {
-    graph.push(Translator::new(format!("{}-dht", volume.name), "cluster/distribute", subvolumes));
+    let group = volume.layout.group().max(1) as usize;
+    let sets = volume.bricks.chunks(group).zip(&subvolumes);
+    let leaving: Vec<&str> = sets
+        .filter(|(bricks, _)| bricks.iter().any(|brick| brick.decommissioned))
+        .map(|(_, name)| name.as_str())
+        .collect();
+    let leaving = leaving.join(" ");
+    let mut distribute = Translator::new(format!("{}-dht", volume.name), "cluster/distribute", subvolumes);
+    if !leaving.is_empty() {
+        distribute.set("decommissioned-bricks", leaving);
+    }
+    graph.push(distribute);
 }
 
 /// Performance translators in the table's order, bottom up.
