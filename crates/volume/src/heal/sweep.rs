@@ -1,6 +1,6 @@
 //! Healing all that is pending: by the index, again and again while it helps, or by walking the whole tree.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -97,7 +97,7 @@ async fn sweep_passes(set: &ReplicaSet, children: Children, progress: &Progress)
         if !set.are_all_up() {
             return Err(Error::NotAllUp);
         }
-        let mut gfids = HashSet::new();
+        let mut gfids = BTreeSet::new();
         for child in children.iter() {
             gfids.extend(index::all_entries(&Session::new(set), child).await?);
         }
@@ -203,7 +203,7 @@ impl Summary {
 /// Directories and other inodes that a directory names on any child.
 async fn entries(set: &ReplicaSet, dir: Gfid) -> Result<(Vec<Gfid>, VecDeque<Gfid>), Error> {
     let session = Session::new(set);
-    let mut names = HashSet::new();
+    let mut names = BTreeSet::new();
     for child in set.all().iter() {
         names.extend(listing::names(&session, child, dir).await?);
     }

@@ -300,7 +300,10 @@ impl Core {
         };
         self.hints.note(parent, name, Hint { gfid: stat.gfid, kind });
         if makes_inode(request) {
-            let readable = Readable { data: verdict.done.clone(), metadata: verdict.done.clone() };
+            // An arbiter has the file but never its contents: not even its size may be believed.
+            let data = self.arbiters.as_ref().filter(|_| kind == FileType::Regular);
+            let data = data.map_or_else(|| verdict.done.clone(), |arbiters| verdict.done.minus(arbiters));
+            let readable = Readable { data, metadata: verdict.done.clone() };
             let generation = self.children.generation();
             self.inodes.get(stat.gfid).learn(Known { generation, kind, readable });
         }

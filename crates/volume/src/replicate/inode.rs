@@ -132,7 +132,8 @@ impl Inodes {
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Inode>> {
-        self.table.lock().by_gfid.values().cloned().collect()
+        let table = self.table.lock();
+        table.order.iter().filter_map(|gfid| table.by_gfid.get(gfid).cloned()).collect()
     }
 }
 
