@@ -115,7 +115,9 @@ impl Actor {
     }
 
     fn begin(&self, text: impl FnOnce() -> String, writes: Vec<(Register, Value)>) -> Begun {
-        self.stage.trace.step(&[30, writes.len() as u64], || format!("{:>7} {}: {}", self.stage.net.now_ms(), self.name, text()));
+        self.stage
+            .trace
+            .step(&[30, writes.len() as u64], || format!("{:>7} {}: {}", self.stage.net.now_ms(), self.name, text()));
         self.stage.history.begin(&self.name, writes)
     }
 
@@ -377,7 +379,12 @@ impl Actor {
             let count = names.len();
             names.dedup();
             if names.len() != count {
-                self.stage.history.read("a listing with a name twice", Register::Mode(Gfid::ROOT), Value::Absent, began);
+                self.stage.history.read(
+                    "a listing with a name twice",
+                    Register::Mode(Gfid::ROOT),
+                    Value::Absent,
+                    began,
+                );
             }
             for entry in reply.entries.iter().filter(|entry| !entry.stat.gfid.is_null()) {
                 let register = Register::Name(gfid, entry.entry.name.clone());
@@ -403,6 +410,12 @@ pub fn numbers(data: &[u8]) -> Vec<u64> {
 const fn is_refusal(errno: Errno) -> bool {
     matches!(
         errno,
-        Errno::EEXIST | Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR | Errno::ENOTEMPTY | Errno::EINVAL | Errno::EPERM
+        Errno::EEXIST
+            | Errno::ENOENT
+            | Errno::ENOTDIR
+            | Errno::EISDIR
+            | Errno::ENOTEMPTY
+            | Errno::EINVAL
+            | Errno::EPERM
     )
 }

@@ -60,11 +60,7 @@ impl Brick {
     }
 
     /// A client's session; `None` when nobody listens. `closed` is called when the brick ends it.
-    pub fn connect(
-        &self,
-        sink: Arc<dyn UpcallSink>,
-        closed: impl Fn() + Send + Sync + 'static,
-    ) -> Option<ClientId> {
+    pub fn connect(&self, sink: Arc<dyn UpcallSink>, closed: impl Fn() + Send + Sync + 'static) -> Option<ClientId> {
         let mut process = self.process.lock();
         let process = process.as_mut()?;
         let client = ClientId(self.next_client.fetch_add(1, Ordering::Relaxed));

@@ -130,7 +130,10 @@ impl History {
         for (register, accesses) in &inner.registers {
             for read in &accesses.reads {
                 if !is_explained(register, accesses, read) {
-                    let mut text = format!("{register:?}: {} got {:?} [{}..{}]; writes:", read.who, read.value, read.began, read.ended);
+                    let mut text = format!(
+                        "{register:?}: {} got {:?} [{}..{}]; writes:",
+                        read.who, read.value, read.began, read.ended
+                    );
                     for write in accesses.writes.iter().filter(|write| write.began != NEVER) {
                         let ended = if write.ended == NEVER { "?".to_owned() } else { write.ended.to_string() };
                         text.push_str(&format!(" {} {:?} [{}..{ended}]", write.who, write.value, write.began));
@@ -153,7 +156,8 @@ fn is_explained(register: &Register, accesses: &Accesses, read: &Access) -> bool
     let candidates = accesses.writes.iter().chain([&initial]);
     let mut candidates = candidates.filter(|write| write.began < read.ended && write.value.matches(read.value));
     candidates.any(|write| {
-        let is_superseded = |other: &Access| other.ended != NEVER && write.ended < other.began && other.ended < read.began;
+        let is_superseded =
+            |other: &Access| other.ended != NEVER && write.ended < other.began && other.ended < read.began;
         !accesses.writes.iter().any(is_superseded)
     })
 }

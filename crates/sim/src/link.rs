@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mortar_types::fop::{Open, Opendir};
-use mortar_types::{
-    ClientId, Context, Errno, Fd, FopKind, Fops, Gfid, Outcome, Reply, Request, Upcall, UpcallSink,
-};
+use mortar_types::{ClientId, Context, Errno, Fd, FopKind, Fops, Gfid, Outcome, Reply, Request, Upcall, UpcallSink};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 

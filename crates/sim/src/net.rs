@@ -62,8 +62,7 @@ impl Net {
     /// Starts delivering; must be called within the simulation's runtime.
     pub fn start(rng: Rng) -> Self {
         let queue = Queue { heap: BinaryHeap::new(), jobs: HashMap::new(), next: 0, rng, spike_ms: 0 };
-        let net =
-            Self { queue: Arc::new(Mutex::new(queue)), wake: Arc::new(Notify::new()), began: Instant::now() };
+        let net = Self { queue: Arc::new(Mutex::new(queue)), wake: Arc::new(Notify::new()), began: Instant::now() };
         tokio::spawn(net.clone().run());
         net
     }

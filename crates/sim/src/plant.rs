@@ -29,7 +29,9 @@ impl Plant {
     /// The false answer, and whether the request is sent all the same.
     pub fn answer(self, request: &Request) -> Option<(Reply, bool)> {
         match (self, request) {
-            (Self::DroppedPreOp, Request::Xattrop(r)) => raises(r.dict.as_ref()).then(|| (counted(r.dict.clone()), false)),
+            (Self::DroppedPreOp, Request::Xattrop(r)) => {
+                raises(r.dict.as_ref()).then(|| (counted(r.dict.clone()), false))
+            }
             (Self::DroppedPreOp, Request::Fxattrop(r)) => {
                 raises(r.dict.as_ref()).then(|| (counted(r.dict.clone()), false))
             }
@@ -50,7 +52,8 @@ impl Plant {
 
 /// Whether a counter grows: small positive numbers, not the two's complement of a lowering.
 fn raises(dict: Option<&mortar_types::Dict>) -> bool {
-    let grows = |bytes: &[u8]| bytes.chunks(4).any(|word| word.first() == Some(&0) && word.iter().any(|byte| *byte != 0));
+    let grows =
+        |bytes: &[u8]| bytes.chunks(4).any(|word| word.first() == Some(&0) && word.iter().any(|byte| *byte != 0));
     dict.is_some_and(|dict| dict.iter().any(|(_, value)| value.as_bytes().is_some_and(|bytes| grows(bytes))))
 }
 

@@ -263,9 +263,7 @@ impl Play {
         let links: Vec<Arc<Link>> = self
             .bricks
             .iter()
-            .map(|brick| {
-                Link::new(8, brick, &self.stage.net, self.rng.fork(), &self.stage.trace, options)
-            })
+            .map(|brick| Link::new(8, brick, &self.stage.net, self.rng.fork(), &self.stage.trace, options))
             .collect();
         let setup = self.setup;
         let client = Replicate::new(self::options(&setup, &mut self.rng), handles(&links)) as Arc<dyn Fops>;

@@ -6,13 +6,11 @@ use mortar_types::fop::{
     RchecksumReply, ReadReply, ReaddirReply, ReaddirpReply, ReadlinkReply, RenameReply, SeekReply, SeekWhat, StatReply,
     StatfsReply, WriteReply, XattropOp, setattr_valid,
 };
-use mortar_types::{
-    Dict, Errno, Fd, FileType, Gfid, Iatt, Outcome, Reply, Request, Statvfs, Timespec, Value, keys,
-};
+use mortar_types::{Dict, Errno, Fd, FileType, Gfid, Iatt, Outcome, Reply, Request, Statvfs, Timespec, Value, keys};
 use xxhash_rust::xxh64::xxh64;
 
-use super::tree::Node;
 use super::State;
+use super::tree::Node;
 
 const O_EXCL: u32 = 0o200;
 const O_DSYNC: u32 = 0o10000;
@@ -419,13 +417,7 @@ impl State {
         Ok(DictReply { len: dict.iter().count() as u32, dict: Some(dict), xdata: None }.into())
     }
 
-    fn xattrop(
-        &mut self,
-        gfid: Gfid,
-        op: XattropOp,
-        dict: Option<Dict>,
-        xdata: Option<&Dict>,
-    ) -> Result<Reply, Errno> {
+    fn xattrop(&mut self, gfid: Gfid, op: XattropOp, dict: Option<Dict>, xdata: Option<&Dict>) -> Result<Reply, Errno> {
         if op != XattropOp::AddArray {
             return Err(Errno::EOPNOTSUPP);
         }

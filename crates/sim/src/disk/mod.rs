@@ -63,7 +63,7 @@ impl Disk {
     pub fn new(name: String, mut rng: Rng, keeps_earlier: bool, is_arbiter: bool) -> Arc<Self> {
         let virtual_gfids = [rng.gfid(), rng.gfid(), rng.gfid()];
         let state = State {
-            tree: Tree::new(),
+            tree: Tree::empty(),
             earlier: VecDeque::new(),
             keeps_earlier,
             is_arbiter,

@@ -91,7 +91,8 @@ pub struct Tree {
 }
 
 impl Tree {
-    pub fn new() -> Self {
+    /// A root and nothing in it.
+    pub fn empty() -> Self {
         let root = Node::new(Gfid::ROOT, FileType::Directory.mode_bits() | 0o755);
         Self {
             nodes: BTreeMap::from([(Gfid::ROOT, Arc::new(root))]),

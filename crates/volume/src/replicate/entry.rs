@@ -14,7 +14,7 @@ use super::Core;
 use super::data::{answer, outcomes};
 use super::gate::Name;
 use super::hints::Hint;
-use super::inode::Known;
+use super::inode::{Inode, Known};
 use super::kept::{LockKind, NameLock};
 use super::tries::Tries;
 
@@ -124,13 +124,18 @@ impl Core {
         begun: &Begun,
     ) -> Outcome<Reply> {
         let (marked, targets) = (begun.marked, begun.targets.clone());
+        let generation = self.children.generation();
+        let believed = self.good_at(plan, |inode| inode.known(generation).map(|known| known.readable.data));
         let mut bundle = self.bundle_create(&mut request, &targets);
         let mut replies = self.children.broadcast(ctx, &targets, &request).await;
         if let Some(bundle) = &mut bundle {
             bundle.note(&mut replies);
         }
         fail_other_gfids(&mut replies);
-        let terms = Terms { slot: Slot::Entry, quorum: self.options.quorum, good: None, refused: begun.refused };
+        let good = self.good_directories(ctx, plan, &replies, believed).await;
+        let good = good.filter(|good| !good.none());
+        let terms =
+            Terms { slot: Slot::Entry, quorum: self.options.quorum, good: good.as_ref(), refused: begun.refused };
         let verdict = verdict::judge(&outcomes(&replies), &terms);
         self.settle_entry(plan, &verdict, marked, &replies).await?;
         self.note_names(&request, &verdict, &replies);
@@ -148,6 +153,41 @@ impl Core {
             }
         }
         Ok(reply)
+    }
+
+    /// Whose names are right, where that decides what the replies mean. A child that came back without names that others
+    /// have says "done" where they say "exists": accusing those would make a split-brain of a plain refusal. What is
+    /// remembered may be older than another client's mark, so on such replies the bricks are asked, under the lock.
+    async fn good_directories(
+        self: &Arc<Self>,
+        ctx: &Context,
+        plan: &Plan,
+        replies: &SubvolMap<Option<Outcome<Reply>>>,
+        believed: Option<Set>,
+    ) -> Option<Set> {
+        let done = replies.iter().any(|(_, reply)| matches!(reply, Some(Ok(_))));
+        let refused =
+            |reply: &Option<Outcome<Reply>>| matches!(reply, Some(Err(failure)) if failure.errno != Errno::ENOTCONN);
+        if !done || !replies.iter().any(|(_, reply)| refused(reply)) {
+            return believed;
+        }
+        let mut good = believed;
+        for (at, (parent, _)) in plan.places.iter().enumerate() {
+            let Ok(known) = self.refresh(ctx, &self.inodes.get(*parent), None).await else { continue };
+            let here = known.readable.data;
+            good = Some(match good.filter(|_| at > 0) {
+                Some(others) => others.and(&here),
+                None => here,
+            });
+        }
+        good
+    }
+
+    /// The children that `good` names for every directory of the change; `None` where nothing is known of one.
+    fn good_at(&self, plan: &Plan, good: impl Fn(&Inode) -> Option<Set>) -> Option<Set> {
+        let mut parents = plan.places.iter().map(|(parent, _)| good(&self.inodes.get(*parent)));
+        let first = parents.next()??;
+        parents.try_fold(first, |all, one| Some(all.and(&one?)))
     }
 
     /// Records on the bricks who missed the change, before the caller hears of it.

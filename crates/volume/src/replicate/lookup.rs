@@ -147,7 +147,12 @@ impl Core {
         self.refresh(ctx, inode, fd).await
     }
 
-    async fn refresh(self: &Arc<Self>, ctx: &Context, inode: &Arc<Inode>, fd: Option<&Arc<OpenFd>>) -> Outcome<Known> {
+    pub(super) async fn refresh(
+        self: &Arc<Self>,
+        ctx: &Context,
+        inode: &Arc<Inode>,
+        fd: Option<&Arc<OpenFd>>,
+    ) -> Outcome<Known> {
         let ctx = &Context::internal(ctx.pid);
         let up = self.children.up();
         self.check_quorum(&up)?;
