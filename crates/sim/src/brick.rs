@@ -80,6 +80,7 @@ impl Brick {
             Arc::clone(&process.locks)
         };
         locks.disconnect(client);
+        self.disk.close_all_of(client);
     }
 
     /// Begins a request of a session; `None` when there is no such session.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mortar_types::fop::{Open, Opendir};
+use mortar_types::fop::{Open, Opendir, Release};
 use mortar_types::{ClientId, Context, Errno, Fd, FopKind, Fops, Gfid, Outcome, Reply, Request, Upcall, UpcallSink};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -238,8 +238,18 @@ impl Link {
                 None => Opendir { gfid: file.gfid, xdata: None }.into(),
             };
             let reply = self.exchange(&Context::default(), request).await;
-            if let (Ok(Reply::OpenReply(reply)), Some(file)) = (reply, self.state.lock().fds.get_mut(&fd)) {
-                file.wire = Some(reply.fd);
+            let Ok(Reply::OpenReply(reply)) = reply else { continue };
+            let closed = match self.state.lock().fds.get_mut(&fd) {
+                Some(file) => {
+                    file.wire = Some(reply.fd);
+                    false
+                }
+                None => true,
+            };
+            if closed {
+                // Closed while it was opened again.
+                let release = Release { gfid: file.gfid, fd: reply.fd, xdata: None };
+                drop(self.exchange(&Context::default(), release.into()).await);
             }
         }
         {
@@ -348,14 +358,17 @@ impl Link {
 impl Fops for LinkHandle {
     async fn call(&self, ctx: &Context, mut request: Request) -> Outcome<Reply> {
         let link = &self.0;
-        if !link.state.lock().up {
-            return Err(Errno::ENOTCONN.into());
-        }
         let closing = match &request {
             Request::Release(r) => Some(r.fd),
             Request::Releasedir(r) => Some(r.fd),
             _ => None,
         };
+        if !link.state.lock().up {
+            if let Some(fd) = closing {
+                link.state.lock().fds.remove(&fd.0);
+            }
+            return Err(Errno::ENOTCONN.into());
+        }
         let opening = match &request {
             Request::Open(r) => Some(Some(r.flags & !CREATING_FLAGS)),
             Request::Create(r) => Some(Some(r.flags & !CREATING_FLAGS)),
@@ -364,10 +377,11 @@ impl Fops for LinkHandle {
         };
         let opened = if let Request::Open(r) = &request { r.gfid } else { Gfid::NULL };
         let opened = if let Request::Opendir(r) = &request { r.gfid } else { opened };
-        link.translate(&mut request)?;
+        let translated = link.translate(&mut request);
         if let Some(fd) = closing {
             link.state.lock().fds.remove(&fd.0);
         }
+        translated?;
         if let Some((answer, send)) = link.options.plant.and_then(|plant| plant.answer(&request)) {
             if send {
                 let (link, ctx) = (Arc::clone(link), ctx.clone());

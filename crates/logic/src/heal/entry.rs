@@ -24,8 +24,21 @@ pub enum Decision {
 pub fn decide(direction: &Direction, locked: Children) -> Decision {
     let accused = direction.sinks.and(locked);
     let sources = direction.sources.and(locked);
-    if sources.is_empty() || accused == locked || direction.has_witness() {
+    if sources.is_empty() || accused == locked {
         return Decision::Merge { children: locked };
+    }
+    if direction.has_witness() {
+        // Every acknowledged change is on every copy that nobody accuses, and an accused one may hold names that were
+        // removed: a merge would bring those back. AFR merges all the same. What is unknown about the sources may go
+        // either way, so one of them, the least doubtful, decides for all.
+        let least = sources.iter().min_by_key(|source| direction.witness[*source]);
+        return match least.filter(|_| direction.pending && !accused.is_empty()) {
+            Some(source) => {
+                let sources = Children::only(source);
+                Decision::Follow { source, sources, sinks: locked.minus(sources) }
+            }
+            None => Decision::Merge { children: locked },
+        };
     }
     let sinks = locked.minus(sources);
     match sources.first() {
@@ -68,7 +81,19 @@ mod tests {
         let merge = Decision::Merge { children: Children::all(2) };
         assert_eq!(check(&Matrix::from_rows(&[&[0, 1], &[1, 0]], &[0, 0])), merge);
         assert_eq!(check(&Matrix::from_rows(&[&[0, 0], &[0, 0]], &[1, 0])), merge);
-        assert_eq!(check(&Matrix::from_rows(&[&[0, 1], &[0, 0]], &[1, 0])), merge);
+    }
+
+    #[test]
+    fn a_doubtful_source_still_counts_more_than_an_accused_copy() {
+        let follow = |source, sinks: &[usize]| Decision::Follow {
+            source: SubvolId(source),
+            sources: Children::only(SubvolId(source)),
+            sinks: sinks.iter().copied().map(SubvolId).collect(),
+        };
+        assert_eq!(check(&Matrix::from_rows(&[&[0, 1], &[0, 0]], &[1, 0])), follow(0, &[1]));
+        assert_eq!(check(&Matrix::from_rows(&[&[0, 1], &[0, 0]], &[0, 1])), follow(0, &[1]));
+        let three = Matrix::from_rows(&[&[0, 1, 0], &[0, 0, 0], &[0, 1, 0]], &[1, 0, 0]);
+        assert_eq!(check(&three), follow(2, &[0, 1]));
     }
 
     #[test]

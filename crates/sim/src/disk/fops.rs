@@ -173,7 +173,7 @@ impl State {
     }
 
     fn opened(&self, gfid: Gfid, fd: Fd) -> Result<Gfid, Errno> {
-        if fd.is_anonymous() { Ok(gfid) } else { self.fds.get(&fd.0).copied().ok_or(Errno::EBADF) }
+        if fd.is_anonymous() { Ok(gfid) } else { self.fds.get(&fd.0).map(|(gfid, _)| *gfid).ok_or(Errno::EBADF) }
     }
 
     fn open(&mut self, gfid: Gfid) -> Result<Fd, Errno> {
@@ -182,12 +182,12 @@ impl State {
         }
         let fd = self.next_fd;
         self.next_fd += 1;
-        self.fds.insert(fd, gfid);
+        self.fds.insert(fd, (gfid, self.client));
         Ok(Fd(fd))
     }
 
-    fn release(&mut self, fd: Fd) -> Reply {
-        if let Some(gfid) = self.fds.remove(&fd.0) {
+    pub(super) fn release(&mut self, fd: Fd) -> Reply {
+        if let Some((gfid, _)) = self.fds.remove(&fd.0) {
             self.forget(&[gfid]);
         }
         ack()
@@ -197,7 +197,7 @@ impl State {
     fn forget(&mut self, gfids: &[Gfid]) {
         for gfid in gfids {
             let nameless = self.tree.get(*gfid).is_ok_and(|node| node.nlink == 0);
-            if nameless && !self.fds.values().any(|open| open == gfid) {
+            if nameless && !self.fds.values().any(|(open, _)| open == gfid) {
                 self.tree.nodes.remove(gfid);
             }
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mortar_types::{Context, Errno, Fops, Gfid, Outcome, Reply, Request, Timespec};
+use mortar_types::{ClientId, Context, Errno, Fd, Fops, Gfid, Outcome, Reply, Request, Timespec};
 use parking_lot::Mutex;
 
 use crate::rng::Rng;
@@ -47,14 +47,16 @@ struct State {
     keeps_earlier: bool,
     /// Stores no contents, as GlusterFS's features/arbiter on an arbiter brick.
     is_arbiter: bool,
-    /// Open fds of the running process.
-    fds: BTreeMap<i64, Gfid>,
+    /// Open fds of the running process, and whose they are.
+    fds: BTreeMap<i64, (Gfid, ClientId)>,
     next_fd: i64,
     virtual_gfids: [Gfid; 3],
     sickness: Sickness,
     rng: Rng,
     /// The brick's clock, for changes that bring no time.
     clock: i64,
+    /// Whose fop is performed.
+    client: ClientId,
     /// Counts processes: a fop of an older one does nothing more.
     process: u64,
 }
@@ -73,6 +75,7 @@ impl Disk {
             sickness: Sickness::default(),
             rng,
             clock: 1_000_000,
+            client: ClientId::default(),
             process: 0,
         };
         Arc::new(Self { name, state: Mutex::new(state) })
@@ -98,6 +101,15 @@ impl Disk {
         let mut rng = state.rng.clone();
         state.virtual_gfids = [rng.gfid(), rng.gfid(), rng.gfid()];
         state.rng = rng;
+    }
+
+    /// A client's connection has ended: its files are closed.
+    pub fn close_all_of(&self, client: ClientId) {
+        let mut state = self.state.lock();
+        let open: Vec<i64> = state.fds.iter().filter(|(_, (_, of))| *of == client).map(|(fd, _)| *fd).collect();
+        for fd in open {
+            state.release(Fd(fd));
+        }
     }
 
     /// A copy of what is on the disk.
@@ -130,6 +142,7 @@ impl Fops for Disk {
         }
         state.check_health(&request)?;
         let time = ctx.time.unwrap_or_else(|| state.now());
+        state.client = ctx.client;
         state.perform(request, time, &self.name)
     }
 

@@ -7,7 +7,7 @@ use mortar_logic::replicate::changelog::{Changelog, Slot};
 use mortar_logic::replicate::readable::Readable;
 use mortar_logic::replicate::verdict::{self, Answer, Mark, NewInode, Terms, Verdict};
 use mortar_logic::replicate::{Set, SetExt};
-use mortar_types::fop::Lookup;
+use mortar_types::fop::{Lookup, Release};
 use mortar_types::{Context, Dict, Errno, Fd, FileType, Gfid, Iatt, Outcome, Reply, Request, SubvolMap, Value, keys};
 
 use super::Core;
@@ -131,6 +131,7 @@ impl Core {
         if let Some(bundle) = &mut bundle {
             bundle.note(&mut replies);
         }
+        let mut opened = self.opened_by_create(ctx, &replies);
         fail_other_gfids(&mut replies);
         let good = self.good_directories(ctx, plan, &replies, believed).await;
         let good = good.filter(|good| !good.none());
@@ -139,12 +140,9 @@ impl Core {
         let verdict = verdict::judge(&outcomes(&replies), &terms);
         self.settle_entry(plan, &verdict, marked, &replies).await?;
         self.note_names(&request, &verdict, &replies);
-        let fds = replies.map(|_, reply| match reply {
-            Some(Ok(Reply::CreateReply(reply))) => Some(reply.fd),
-            _ => None,
-        });
         let mut reply = answer(replies, verdict.answer)?;
         if let (Reply::CreateReply(reply), Request::Create(create)) = (&mut reply, &request) {
+            let fds = opened.take(reply.stat.gfid);
             reply.fd = self.register_create(ctx, reply.stat, create.flags, &fds);
             if let Some(bundle) = bundle
                 && verdict.mark != Mark::StayDirty
@@ -349,8 +347,48 @@ impl Core {
         }
     }
 
+    /// What a CREATE opened on the bricks.
+    fn opened_by_create(
+        self: &Arc<Self>,
+        ctx: &Context,
+        replies: &SubvolMap<Option<Outcome<Reply>>>,
+    ) -> OpenedByCreate {
+        let fds = replies.map(|_, reply| match reply {
+            Some(Ok(Reply::CreateReply(reply))) => Some((reply.stat.gfid, reply.fd)),
+            _ => None,
+        });
+        OpenedByCreate { core: Arc::clone(self), opener: ctx.clone(), fds }
+    }
+
     fn register_create(self: &Arc<Self>, ctx: &Context, stat: Iatt, flags: u32, fds: &SubvolMap<Option<Fd>>) -> Fd {
         self.register_fd(ctx, self.inodes.get(stat.gfid), flags, false, fds)
+    }
+}
+
+/// Files open on bricks whose CREATE the caller may not get: what is not taken is closed, or the bricks would keep files
+/// without names until the client goes.
+struct OpenedByCreate {
+    core: Arc<Core>,
+    opener: Context,
+    fds: SubvolMap<Option<(Gfid, Fd)>>,
+}
+
+impl OpenedByCreate {
+    /// The fds of the file that the caller gets.
+    fn take(&mut self, gfid: Gfid) -> SubvolMap<Option<Fd>> {
+        let ids = self.fds.ids();
+        let taken = ids.map(|id| self.fds[id].take_if(|(opened, _)| *opened == gfid).map(|(_, fd)| fd));
+        taken.collect::<Vec<_>>().into()
+    }
+}
+
+impl Drop for OpenedByCreate {
+    fn drop(&mut self) {
+        for (id, fd) in self.fds.iter() {
+            if let Some((gfid, fd)) = fd {
+                self.core.close_on(id, self.opener.clone(), Release { gfid: *gfid, fd: *fd, xdata: None }.into());
+            }
+        }
     }
 }
 

@@ -148,7 +148,12 @@ impl Core {
         } else {
             Release { gfid, fd, xdata: None }.into()
         };
-        let (fops, ctx) = (Arc::clone(self.children.get(child)), open.opener.clone());
+        self.close_on(child, open.opener.clone(), request);
+    }
+
+    /// Sends a RELEASE or RELEASEDIR that nobody waits for.
+    pub(super) fn close_on(&self, child: SubvolId, ctx: Context, request: Request) {
+        let fops = Arc::clone(self.children.get(child));
         self.runtime.spawn(async move {
             // A brick that is gone has closed it by itself.
             drop(fops.call(&ctx, request).await);
