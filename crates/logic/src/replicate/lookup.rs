@@ -69,7 +69,10 @@ pub fn judge(
     let suspect = is_contradictory(reports) || reports.iter().any(|(_, r)| *r == Report::Failed(Errno::ENODATA));
     let believed = believed(reports, parent_readable);
     let found = reports.map(|id, report| believed[id] && matches!(report, Report::Found { .. }));
-    let decision = if found.none() {
+    let decision = if found.none() && is_absence_doubtful(reports, parent_readable, quorum) {
+        let failed = reports.iter().filter(|(_, report)| !answered(**report)).filter_map(|(_, r)| errno_of(r));
+        Decision::Fail(final_errno(failed))
+    } else if found.none() {
         Decision::Fail(final_errno(reports.iter().filter(|(id, _)| believed[*id]).filter_map(|(_, r)| errno_of(r))))
     } else if gfids_differ(reports, &found) {
         let first = found.iter().position(|(_, member)| *member);
@@ -80,13 +83,28 @@ pub fn judge(
         }
     } else if quorum.is_configured() && !quorum.is_met(&reports.map(|_, r| answered(*r))) {
         Decision::Fail(Quorum::ERRNO)
-    } else if entry_locked && quorum.is_configured() && !quorum.is_met(&found) {
-        // A create under way that has not reached enough children: to others it does not exist yet.
+    } else if entry_locked
+        && quorum.is_configured()
+        && !quorum.is_met(&found)
+        && reports.iter().any(|(id, report)| believed[id] && report.is_missing())
+    {
+        // A create under way that has not reached enough children: to others it does not exist yet. Where only children
+        // that missed it earlier lack the name, it is an old one.
         Decision::Fail(Errno::ENOENT)
     } else {
         Decision::Found { among: found }
     };
     Judgement { decision, suspect }
+}
+
+/// Whether nobody has the name only because those who would have it did not answer: fewer answered than a change needs, or
+/// none of those whose listing of the parent is right.
+fn is_absence_doubtful(reports: &SubvolMap<Report>, parent_readable: Option<&Set>, quorum: Quorum) -> bool {
+    let answers = reports.map(|_, report| answered(*report));
+    let any_failed = reports.iter().any(|(_, report)| *report != Report::NotAsked && !answered(*report));
+    let has_quorum = !quorum.is_configured() || quorum.is_met(&answers);
+    let is_trusted = parent_readable.is_none_or(|trusted| reports.ids().any(|id| trusted[id] && answers[id]));
+    any_failed && !(has_quorum && is_trusted)
 }
 
 /// Whose answers count: everybody's, unless they contradict each other and some stand above suspicion.
