@@ -190,6 +190,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_not_absent_because_those_who_have_it_are_silent() {
+        assert_eq!(run(&[DOWN, GONE, Report::NotAsked], None, Quorum::Auto), (Err(Errno::ENOTCONN), false));
+        assert_eq!(run(&[DOWN, GONE], Some(&[true, false]), Quorum::None), (Err(Errno::ENOTCONN), false));
+        assert_eq!(run(&[DOWN, GONE], Some(&[true, true]), Quorum::None), (Err(Errno::ENOENT), false));
+    }
+
+    #[test]
+    fn an_old_name_that_a_stale_child_lacks_exists_while_somebody_holds_the_lock() {
+        let reports = vec![DOWN, A, GONE].into();
+        let decide = |trusted: Vec<bool>| judge(&reports, Some(&trusted.into()), Quorum::Auto, true).decision;
+        assert_eq!(decide(vec![true, true, false]), Decision::Found { among: vec![false, true, false].into() });
+        assert_eq!(decide(vec![true, true, true]), Decision::Fail(Errno::ENOENT));
+    }
+
+    #[test]
     fn without_a_trusted_parent_what_exists_anywhere_exists() {
         assert_eq!(run(&[GONE, A], Some(&[false, false]), Quorum::None), (Ok(vec![false, true]), true));
         assert_eq!(run(&[GONE, A], None, Quorum::None), (Ok(vec![false, true]), true));

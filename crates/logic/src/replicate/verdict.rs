@@ -70,11 +70,6 @@ pub fn judge(outcomes: &SubvolMap<Outcome>, terms: &Terms<'_>) -> Verdict {
         // All said the same no: nothing changed anywhere, so nothing is pending.
         return verdict(Answer::Error(errno), if symmetric { Mark::Clean } else { Mark::StayDirty });
     }
-    if !terms.quorum.is_met(&done) {
-        // What the failed children said tells the caller more than the lost quorum (`afr_handle_quorum`); ENOTCONN when
-        // they said nothing. Refusals count too: where an inode is about to go, some children no longer know it.
-        return verdict(Answer::Error(final_errno(errnos().chain(terms.refused))), Mark::StayDirty);
-    }
     if let Some(good) = terms.good
         && good.and(&done).none()
     {
@@ -84,6 +79,15 @@ pub fn judge(outcomes: &SubvolMap<Outcome>, terms: &Terms<'_>) -> Verdict {
             _ => None,
         });
         return verdict(Answer::Error(of_good.unwrap_or(Errno::EIO)), Mark::StayDirty);
+    }
+    if !terms.quorum.is_met(&done) {
+        // What the failed children said tells the caller more than the lost quorum (`afr_handle_quorum`); ENOTCONN when
+        // they said nothing. Refusals count too: where an inode is about to go, some children no longer know it.
+        let errno = final_errno(errnos().chain(terms.refused));
+        // But a good copy has done it: "no such name" from a stale one would be a lie that the caller acts upon.
+        let misleads =
+            terms.slot == Slot::Entry && terms.good.is_some() && matches!(errno, Errno::ENOENT | Errno::EEXIST);
+        return verdict(Answer::Error(if misleads { Errno::EIO } else { errno }), Mark::StayDirty);
     }
     let preferred = terms.good.map_or_else(|| done.clone(), |good| good.and(&done));
     let from = preferred.ids().find(|id| preferred[*id]).expect("one did it, and one of the good if they are known");
@@ -154,6 +158,18 @@ mod tests {
         let died = Failed(Errno::ENOTCONN);
         let second = Answer::From(SubvolId(1));
         assert_eq!(run(&[died, Done], Quorum::None, Some(&[1, 1])), (second, Mark::Accuse(set(&[1, 0]))));
+    }
+
+    #[test]
+    fn a_stale_childs_refusal_is_not_told_of_what_a_good_one_did() {
+        let outcomes: Vec<Outcome> = vec![Done, Failed(Errno::ENOENT), NotTried];
+        let judged = |good: &[u8]| {
+            let good = set(good);
+            let terms = Terms { slot: Slot::Entry, quorum: Quorum::Auto, good: Some(&good), refused: None };
+            judge(&outcomes.clone().into(), &terms).answer
+        };
+        assert_eq!(judged(&[1, 0, 1]), Answer::Error(Errno::EIO));
+        assert_eq!(judged(&[0, 1, 1]), Answer::Error(Errno::ENOENT));
     }
 
     #[test]
