@@ -46,6 +46,8 @@ pub struct Actor {
     pub rng: Rng,
     pub stage: Stage,
     pub clock_skew: i64,
+    /// Works on one file's contents only.
+    pub contended: bool,
     dirs: Vec<Gfid>,
     files: Vec<Gfid>,
     open: Vec<(Gfid, Fd)>,
@@ -55,7 +57,7 @@ pub struct Actor {
 impl Actor {
     pub fn new(name: String, fops: Arc<dyn Fops>, rng: Rng, stage: Stage, number: u64) -> Self {
         let (dirs, files, open) = (vec![Gfid::ROOT], Vec::new(), Vec::new());
-        Self { name, fops, rng, stage, clock_skew: 0, dirs, files, open, number: number << 32 }
+        Self { name, fops, rng, stage, clock_skew: 0, contended: false, dirs, files, open, number: number << 32 }
     }
 
     /// Performs `count` operations with pauses of up to `pause_ms`, then closes its files.
@@ -81,6 +83,9 @@ impl Actor {
     }
 
     async fn step(&mut self) -> &'static str {
+        if self.contended {
+            return self.contended_step().await;
+        }
         match self.rng.below(100) {
             0..14 => self.create().await,
             14..22 => self.lookup().await,
@@ -97,6 +102,38 @@ impl Actor {
             94..96 => self.truncate().await,
             96..98 => self.list().await,
             _ => self.close_one().await,
+        }
+    }
+
+    async fn contended_step(&mut self) -> &'static str {
+        if self.open.is_empty() {
+            let name = Bytes::from_static(b"a");
+            let Some(stat) = self.look_up(Gfid::ROOT, name.clone()).await else { return "lookup" };
+            let open = Open { gfid: stat.gfid, flags: O_RDWR, xdata: None };
+            if let Ok(reply) = self.fops.fop(&self.ctx(), open).await {
+                self.open.push((stat.gfid, reply.fd));
+            }
+            return "open";
+        }
+        match self.rng.below(10) {
+            0..6 => self.write().await,
+            6..9 => self.read().await,
+            _ => self.fsync().await,
+        }
+    }
+
+    /// Makes the one file of a contended run.
+    pub async fn make_shared_file(&mut self) {
+        let (parent, name, gfid) = (Gfid::ROOT, Bytes::from_static(b"a"), self.rng.gfid());
+        let writes = vec![(Register::Name(parent, name.clone()), Value::Inode(gfid))];
+        let begun = self.begin(|| format!("create the shared file {gfid}"), writes);
+        let xdata = Some(Dict::new().with(keys::GFID_REQ, Xvalue::Gfid(gfid)));
+        let create = Create { parent, flags: O_CREAT_EXCL_RDWR, mode: 0o644, umask: 0, name, xdata };
+        let outcome = self.fops.fop(&self.ctx(), create).await;
+        if self.end(begun, &outcome, |_| None)
+            && let Ok(reply) = outcome
+        {
+            self.open.push((gfid, reply.fd));
         }
     }
 

@@ -34,6 +34,8 @@ const RECOVERY_MS: u64 = 10_000;
 const OPERATION_MS_MAX: u64 = 10_000;
 /// No run takes longer, faults included.
 const RUN_MS_MAX: u64 = 120_000;
+/// Between operations on a contended file: about as long as one takes.
+const CONTENDED_PAUSE_MS: u64 = 20;
 const HEAL_ROUNDS_MAX: usize = 30;
 const VOLUME: &str = "v-replicate-0";
 const VOLUME_ID: [u8; 16] = [0x42; 16];
@@ -143,8 +145,13 @@ impl Play {
                 let fops = Arc::clone(client) as Arc<dyn Fops>;
                 let mut actor = Actor::new(name, fops, self.rng.fork(), self.stage.clone(), number);
                 actor.clock_skew = self.rng.below(20) as i64 - 10;
+                actor.contended = self.setup.contended;
+                if self.setup.contended && actors.is_empty() {
+                    actor.make_shared_file().await;
+                }
                 // So that about two thirds of the operations meet faults.
                 let pause = 2 * (FAULTS_MS + RECOVERY_MS) / self.setup.operations.max(1) as u64;
+                let pause = if self.setup.contended { CONTENDED_PAUSE_MS } else { pause };
                 actors.push(tokio::spawn(actor.run(self.setup.operations, pause)));
             }
         }

@@ -61,6 +61,8 @@ pub struct Setup {
     pub faults: FaultSet,
     /// Operations of each actor; fewer when a failure is shrunk.
     pub operations: usize,
+    /// All actors work on the contents of one file, without long pauses.
+    pub contended: bool,
     pub with_text: bool,
 }
 

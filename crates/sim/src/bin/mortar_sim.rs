@@ -1,7 +1,7 @@
 //! Runs seeds of a scenario in one process and says which failed, and how to see one again.
 //!
-//! `mortar-sim --seeds 0..1000 --scenario replicate3 [--faults all] [--plant dropped-pre-op] [--operations 40] [--trace]
-//! [--jobs 2]`
+//! `mortar-sim --seeds 0..1000 --scenario replicate3 [--faults all] [--plant dropped-pre-op] [--operations 40]
+//! [--contended] [--shrink] [--jobs 2] [--trace]`
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,6 +83,7 @@ fn tell(arguments: &Arguments, seed: u64, failure: &str, told: usize) {
     }
     let plant = std::env::args().skip_while(|word| word != "--plant").nth(1);
     let plant = plant.map(|plant| format!(" --plant {plant}")).unwrap_or_default();
+    let plant = if setup.contended { format!("{plant} --contended") } else { plant };
     println!("seed {seed}: {failure}");
     println!(
         "  again: cargo run --release -p mortar-sim -- --scenario {} --seeds {seed}..{} --faults {} --operations {}{plant} --trace",
@@ -103,6 +104,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments> {
             plant: None,
             faults: FaultSet::parse("kill,partition,disk,spikes").unwrap_or(FaultSet::NONE),
             operations: 40,
+            contended: false,
             with_text: false,
         },
         faults: "kill,partition,disk,spikes".to_owned(),
@@ -132,6 +134,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments> {
             }
             "--operations" => arguments.setup.operations = value()?.parse()?,
             "--jobs" => arguments.jobs = value()?.parse()?,
+            "--contended" => arguments.setup.contended = true,
             "--trace" => arguments.setup.with_text = true,
             "--shrink" => arguments.shrink = true,
             _ => bail!("unknown argument {word}"),
