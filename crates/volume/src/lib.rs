@@ -8,6 +8,7 @@ pub mod graph;
 pub mod heal;
 pub mod quick_read;
 pub mod read_only;
+pub mod rebalance;
 pub mod replicate;
 pub mod switch;
 #[cfg(any(test, feature = "testing"))]
