@@ -6,4 +6,5 @@ pub mod distribute;
 pub mod heal;
 pub mod locks;
 pub mod pool;
+pub mod rebalance;
 pub mod replicate;
