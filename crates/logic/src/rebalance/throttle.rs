@@ -128,14 +128,14 @@ mod tests {
 
     fn normal(quiet: u64) -> Throttle {
         let mut throttle = Throttle::new(Level::Normal);
-        throttle.quiet_window(&mut vec![quiet; 20]);
+        throttle.quiet_window(&mut [quiet; 20]);
         throttle
     }
 
     #[test]
     fn it_speeds_up_while_nobody_feels_it() {
         let mut throttle = normal(1000);
-        let steps: Vec<u32> = (0..20).map(|_| throttle.busy_window(&mut vec![1200; 20])).collect();
+        let steps: Vec<u32> = (0..20).map(|_| throttle.busy_window(&mut [1200; 20])).collect();
         assert!(steps.is_sorted());
         assert_eq!(steps.last(), Some(&16));
     }
@@ -144,9 +144,9 @@ mod tests {
     fn it_slows_down_when_others_wait_but_never_stops() {
         let mut throttle = normal(1000);
         for _ in 0..20 {
-            throttle.busy_window(&mut vec![900; 20]);
+            throttle.busy_window(&mut [900; 20]);
         }
-        let steps: Vec<u32> = (0..20).map(|_| throttle.busy_window(&mut vec![1400; 20])).collect();
+        let steps: Vec<u32> = (0..20).map(|_| throttle.busy_window(&mut [1400; 20])).collect();
         assert_eq!((steps[0], steps[19]), (10, 1));
     }
 

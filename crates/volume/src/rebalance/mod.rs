@@ -1,7 +1,8 @@
-//! Rebalance: directories are laid out over all subvolumes, files move to where their names lie, bricks are emptied.
+//! Rebalance: the move of one file to where its name lies.
 //!
-//! [`migrate`] moves one file so that nothing of it is lost whatever dies when, and so that clients of GlusterFS and
-//! ours follow.
+//! [`migrate`] moves it so that nothing of it is lost whatever dies when, and so that clients of GlusterFS and ours
+//! follow. Which files, and how many at once, is decided by `mortar_logic::distribute::moves` and
+//! `mortar_logic::rebalance`.
 
 mod copy;
 mod lock;
