@@ -308,11 +308,36 @@ fn set_options(state: &mut State, name: &str, wanted: &[(String, String)]) -> Re
     let volume = volume_mut(state, name)?;
     // All are checked before the first is set.
     let resolved = validate::of_volume(volume, wanted)?;
+    let rehashes = rehashes(volume, &resolved);
     for (key, value) in &resolved {
         volume.put(key, value);
     }
     volume.version += 1;
-    Ok(changed_volume(volume))
+    if !rehashes {
+        return Ok(changed_volume(volume));
+    }
+    volume.put("cluster.lookup-optimize", "off");
+    let mut applied = changed_volume(volume);
+    applied.warnings.push(REHASHED.to_owned());
+    Ok(applied)
+}
+
+/// What to do after names have got other places.
+const REHASHED: &str = "Names hash differently now, so cluster.lookup-optimize was set to off: files are looked for on all \
+                        bricks. Run 'volume rebalance VOLNAME start', and when it has completed \
+                        'volume reset VOLNAME cluster.lookup-optimize'.";
+
+/// Whether files that are there may not be where their names say any more. With `lookup-optimize` nobody would look for
+/// them elsewhere.
+fn rehashes(volume: &Volume, options: &[(String, String)]) -> bool {
+    let changes = |(key, value): &(String, String)| {
+        matches!(key.as_str(), "cluster.extra-hash-regex" | "cluster.rsync-hash-regex")
+            && volume.option(key) != Some(value.as_str())
+    };
+    volume.subvolumes() > 1
+        && volume.state != VolumeState::Created
+        && volume.option("cluster.lookup-optimize").is_none_or(|value| validate::boolean(value) != Some(false))
+        && options.iter().any(changes)
 }
 
 fn set_heal_option(state: &mut State, name: &str, key: &str, value: String) -> Result<Applied, Refusal> {
@@ -333,6 +358,7 @@ fn reset_options(state: &mut State, name: &str, key: Option<&str>, force: bool) 
     }
     let volume = volume_mut(state, name)?;
     let known = known.transpose()?;
+    let was: Vec<(String, String)> = volume.options.clone();
     let mut protected = false;
     let mut dropped = false;
     volume.options.retain(|(set, _)| {
@@ -356,7 +382,15 @@ fn reset_options(state: &mut State, name: &str, key: Option<&str>, force: bool) 
         }
     }
     volume.version += 1;
+    let gone = was.into_iter().filter(|(key, _)| volume.option(key).is_none()).collect::<Vec<_>>();
+    let rehashes = rehashes(volume, &gone);
+    if rehashes {
+        volume.put("cluster.lookup-optimize", "off");
+    }
     let mut applied = changed_volume(volume);
+    if rehashes {
+        applied.warnings.push(REHASHED.to_owned());
+    }
     if protected {
         applied
             .warnings

@@ -10,6 +10,7 @@
 mod apply;
 pub mod change;
 mod create;
+pub mod groups;
 pub mod hint;
 pub mod options;
 mod refusal;

@@ -336,6 +336,26 @@ fn recover_keeps_members_that_own_bricks() {
     assert!(state.previous_pools.contains(&node(99)));
 }
 
+/// With other hashes in force, a client that trusts a directory's layout would not find what is there.
+#[test]
+fn names_that_hash_anew_are_looked_for_everywhere() {
+    let mut state = pool();
+    create(&mut state, "dist", Layout::Distribute, &["node1:/d", "node2:/d"]).expect("creates");
+    let fresh = set(&state, "dist", "cluster.extra-hash-regex", "^(x)y$").expect("sets");
+    assert_eq!(fresh.volumes["dist"].option("cluster.lookup-optimize"), None, "nothing is there yet");
+    apply(&mut state, Command::StartVolume { name: "dist".to_owned(), force: false }).expect("starts");
+    let options = vec![("cluster.extra-hash-regex".to_owned(), "^(x)y$".to_owned())];
+    let applied = apply(&mut state, Command::SetOptions { volume: "dist".to_owned(), options }).expect("sets");
+    assert!(applied.warnings[0].contains("rebalance"));
+    assert_eq!(state.volumes["dist"].option("cluster.lookup-optimize"), Some("off"));
+    let reset =
+        |key: &str| Command::ResetOptions { volume: "dist".to_owned(), key: Some(key.to_owned()), force: false };
+    apply(&mut state, reset("cluster.lookup-optimize")).expect("resets");
+    let applied = apply(&mut state, reset("cluster.extra-hash-regex")).expect("resets");
+    assert_eq!(applied.warnings.len(), 1);
+    assert_eq!(state.volumes["dist"].option("cluster.lookup-optimize"), Some("off"));
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     let name = prop_oneof!["a", "b", "all", "x/y"];
     let bricks = proptest::collection::vec((1..5_u128, "/[ab](/[cd])?"), 0..4);

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use mortar_api::volume as api;
 use mortar_api::{Error, ErrorKind};
-use mortar_logic::pool::options;
 use mortar_logic::pool::{Applied, Command, Layout, NewVolume, State, Volume, VolumeState, check};
+use mortar_logic::pool::{groups, options};
 use uuid::Uuid;
 
 use super::internal::{Settle, StartCheck};
@@ -248,9 +248,28 @@ fn names(node: &Node) -> Vec<String> {
 }
 
 async fn set(node: &Node, request: api::Set) -> Result<api::Changed, Error> {
-    let command = Command::SetOptions { volume: request.name, options: request.options };
+    let options = expanded(node, request.options)?;
+    let command = Command::SetOptions { volume: request.name, options };
     check(&node.view().state, &command).map_err(|refusal| refusal_error(&refusal))?;
     node.write(command).await.map(changed)
+}
+
+/// `group NAME` stands for the options of that set: the admin's own in `groups/` of the data directory, or one that
+/// comes with the program.
+fn expanded(node: &Node, options: Vec<(String, String)>) -> Result<Vec<(String, String)>, Error> {
+    let [(key, name)] = options.as_slice() else { return Ok(options) };
+    if key != "group" {
+        return Ok(options);
+    }
+    let file = node.paths.data.join("groups").join(name);
+    let is_name = !name.is_empty() && !name.starts_with('.') && !name.contains('/');
+    let own = is_name.then(|| std::fs::read_to_string(&file).ok()).flatten();
+    let text = own.or_else(|| groups::built_in(name).map(str::to_owned)).ok_or_else(|| {
+        let known: Vec<&str> = groups::names().collect();
+        Error::new(ErrorKind::NotFound, format!("Unable to open file '{}'.", file.display()))
+            .with_hint(format!("Groups that are there: {}", known.join(", ")))
+    })?;
+    groups::parse(&text).map_err(|bad| Error::new(ErrorKind::Invalid, format!("{}: {bad}", file.display())))
 }
 
 async fn reset(node: &Node, request: api::Reset) -> Result<api::Changed, Error> {
