@@ -5,6 +5,7 @@
 mod bad_input;
 mod brick_fields;
 mod cluster;
+mod exchange;
 mod howto;
 mod interop;
 mod kill_rounds;

@@ -185,3 +185,23 @@ async fn all_options_are_those_of_glusterfs() {
     assert_eq!(ours.len(), theirs.len());
     node.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_stands_for_its_options() {
+    let node = Node::up("127.78.18.1", 34280).await;
+    node.must(&replica_2("imap0", [node.brick("a"), node.brick("b")])).await;
+    let set = |name: &str| Set { name: "imap0".to_owned(), options: vec![("group".to_owned(), name.to_owned())] };
+    let get = |key: &str| Get { name: "imap0".to_owned(), key: key.to_owned() };
+    node.must(&set("mail")).await;
+    let value = node.must(&get("cluster.extra-hash-regex")).await.remove(0).value;
+    assert!(value.starts_with("^([0-9]+[.]"), "{value}");
+    let groups = node.dir.path().join("data/groups");
+    std::fs::create_dir_all(&groups).expect("makes");
+    std::fs::write(groups.join("virt"), "network.ping-timeout=7\n").expect("writes");
+    node.must(&set("virt")).await;
+    assert_eq!(node.must(&get("network.ping-timeout")).await.remove(0).value, "7", "the admin's own counts");
+    for name in ["nosuch", "../node", ""] {
+        assert!(node.refused(&set(name)).await.message.starts_with("Unable to open file"), "{name}");
+    }
+    node.end().await;
+}
