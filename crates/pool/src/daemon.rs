@@ -9,6 +9,7 @@ use mortar_rpc::server::{Listener, Options as ServerOptions, Server};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::jobs;
 use crate::node::{Node, StartError};
 use crate::options::Options;
 use crate::peers;
@@ -55,6 +56,7 @@ impl Daemon {
         tasks.spawn(peers::maintain(Arc::clone(&node.peers), node.watch_view(), Arc::new(on_standing)));
         tasks.spawn(service::keep_membership(Arc::clone(&node)));
         tasks.spawn(Arc::clone(&node.supervisor).follow(node.watch_view()));
+        tasks.spawn(jobs::follow(Arc::clone(&node)));
         let volfile_server = VolfileServer::new(
             node.watch_view(),
             Arc::clone(&node.portmap),

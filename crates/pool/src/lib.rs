@@ -11,11 +11,13 @@
 //! works right after a start and without a quorum; only changes go through the consensus.
 #![forbid(unsafe_code)]
 
+mod accuse;
 mod bricks;
 mod daemon;
 mod getspec;
 mod heal_info;
 mod identity;
+mod jobs;
 mod node;
 mod options;
 mod paths;

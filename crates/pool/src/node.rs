@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::identity::{Authority, Identity, IdentityError, Origin};
+use crate::jobs::Jobs;
 use crate::options::Options;
 use crate::paths::Paths;
 use crate::peers::{CallError, Channel, Peers};
@@ -76,6 +77,7 @@ pub(crate) struct Node {
     pub peers: Arc<Peers>,
     pub portmap: Arc<Portmap>,
     pub supervisor: Arc<Supervisor>,
+    pub jobs: Jobs,
     identity: RwLock<Identity>,
     database: Database,
     raft: RwLock<Life>,
@@ -123,6 +125,7 @@ impl Node {
             peers,
             portmap,
             supervisor,
+            jobs: Jobs::default(),
             identity: RwLock::new(identity),
             database,
             raft: RwLock::new(life),

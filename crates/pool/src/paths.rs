@@ -68,6 +68,28 @@ impl Paths {
         self.log.join("bricks").join(format!("{}.log", dashed(path)))
     }
 
+    /// Where the node's part of the volume's rebalance goes on after a restart.
+    pub(crate) fn rebalance_checkpoint(&self, volume: &str) -> PathBuf {
+        self.volume_dir(volume).join("rebalance.checkpoint")
+    }
+
+    /// How far that part was when it last said so.
+    pub(crate) fn rebalance_progress(&self, volume: &str) -> PathBuf {
+        self.volume_dir(volume).join("rebalance.json")
+    }
+
+    pub(crate) fn rebalance_pid_file(&self, volume: &str) -> PathBuf {
+        self.run.join("vols").join(volume).join("rebalance.pid")
+    }
+
+    pub(crate) fn rebalance_control(&self, volume: &str) -> PathBuf {
+        self.run.join(format!("rebalance-{:016x}.ctl", short_hash(volume)))
+    }
+
+    pub(crate) fn rebalance_log(&self, volume: &str) -> PathBuf {
+        self.log.join(format!("{volume}-rebalance.log"))
+    }
+
     pub(crate) fn heald_control(&self) -> PathBuf {
         self.run.join("heald.ctl")
     }

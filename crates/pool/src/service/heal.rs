@@ -54,7 +54,7 @@ async fn heal(node: &Node, request: Heal) -> Result<(), Error> {
     node.write(Command::SetHealOption { volume: request.volume, key, value }).await.map(|_| ())
 }
 
-async fn run(node: &Node, volume: &Volume, full: bool) -> Result<(), Error> {
+pub(super) async fn run(node: &Node, volume: &Volume, full: bool) -> Result<(), Error> {
     if !crate::supervisor::heals(volume) {
         return Err(Error::new(
             ErrorKind::Conflict,

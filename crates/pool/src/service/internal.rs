@@ -65,6 +65,9 @@ pub(crate) struct Prepare {
     pub bricks: Vec<Place>,
     pub force: bool,
     pub step: Step,
+    /// The bricks belong to the volume already and come back.
+    #[serde(default)]
+    pub returning: bool,
 }
 internal!(Prepare, "internal/bricks" -> Vec<Before>);
 
@@ -117,6 +120,14 @@ pub(crate) struct LocalProgress {
 }
 internal!(LocalProgress, "internal/progress" -> NodeProgress);
 
+/// How far the asked node's part of the volume's job is; `None` when it knows nothing of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LocalRebalance {
+    pub volume: String,
+    pub task: Uuid,
+}
+internal!(LocalRebalance, "internal/rebalance" -> Option<mortar_api::rebalance::Progress>);
+
 /// The asked node is no member any more and forms a pool of its own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Released {}
@@ -143,6 +154,9 @@ pub(super) fn routes(router: Router<Arc<Node>>) -> Router<Arc<Node>> {
             router,
             |node, request: LocalProgress| async move { Ok(super::heal::local_progress(&node, &request).await) },
         );
+    let router = route(router, |node, request: LocalRebalance| async move {
+        Ok(node.jobs.progress(&node, &request.volume, request.task).await)
+    });
     let router = route(router, |node, _: Released| async move { released(&node).await });
     let router = guarded(router, heartbeat_admits, |node, caller, request: BeatRequest| async move {
         Ok(heartbeat(&node, caller, &request.0))
@@ -193,8 +207,11 @@ async fn prepare(node: Arc<Node>, request: Prepare) -> Result<Vec<Before>, Error
     tokio::task::spawn_blocking(move || {
         if matches!(request.step, Step::Check) {
             let existing = view.state.volumes.values().flat_map(|volume| &volume.bricks);
-            let existing: Vec<_> =
-                existing.filter(|brick| brick.node == local).map(|brick| Path::new(&brick.path)).collect();
+            let own = |path: &str| request.returning && request.bricks.iter().any(|place| place.path == path);
+            let existing: Vec<_> = existing
+                .filter(|brick| brick.node == local && !own(&brick.path))
+                .map(|brick| Path::new(&brick.path))
+                .collect();
             // Again, for paths that meet through symbolic links.
             for place in &request.bricks {
                 check_overlap(&place.host, Path::new(&place.path), existing.iter().copied())
@@ -244,7 +261,7 @@ async fn start_check(node: Arc<Node>, name: &str) -> Result<(), Error> {
     let volume = Node::find_volume(&view.state, name)?.clone();
     let local = node.uuid();
     tokio::task::spawn_blocking(move || {
-        volume.bricks.iter().filter(|brick| brick.node == local).try_for_each(|brick| {
+        volume.bricks.iter().filter(|brick| brick.node == local && !brick.reset).try_for_each(|brick| {
             let place = Place { host: brick.host.clone(), path: brick.path.clone() };
             bricks::check_before_start(&place, &volume.name, volume.id)
         })

@@ -1,12 +1,15 @@
 //! The HTTP service: the admin API on the Unix socket and, over mutual TLS, on 24008, and there also what members say
 //! to each other.
 
+mod bricks;
 mod claim;
 mod heal;
 pub(crate) mod internal;
 mod listener;
 mod membership;
 mod peer;
+mod placing;
+mod rebalance;
 mod status;
 mod volume;
 
@@ -52,6 +55,7 @@ pub(crate) fn peer_router(node: Arc<Node>) -> Router {
 }
 
 fn api_routes(router: Router<Arc<Node>>) -> Router<Arc<Node>> {
+    let router = bricks::routes(rebalance::routes(router));
     heal::routes(volume::routes(status::routes(peer::routes(router))))
 }
 

@@ -26,7 +26,7 @@ pub(super) fn routes(router: Router<Arc<Node>>) -> Router<Arc<Node>> {
     route(router, |node, request: Status| async move { status(&node, &request).await })
 }
 
-async fn status(node: &Node, request: &Status) -> Result<Vec<VolumeStatus>, Error> {
+pub(super) async fn status(node: &Node, request: &Status) -> Result<Vec<VolumeStatus>, Error> {
     let view = node.view();
     let volumes: Vec<&Volume> = match request.name.as_deref() {
         Some(name) if name != "all" => {
@@ -74,7 +74,7 @@ async fn of_volume(node: &Node, state: &State, volume: &Volume, request: &Status
     if let Some(brick) = &request.brick {
         processes = only(processes, brick, &volume.name)?;
     }
-    Ok(VolumeStatus { name: volume.name.clone(), processes, tasks: Vec::new() })
+    Ok(VolumeStatus { name: volume.name.clone(), processes, tasks: super::rebalance::listed(volume) })
 }
 
 fn only(processes: Vec<Process>, brick: &BrickRef, volume: &str) -> Result<Vec<Process>, Error> {

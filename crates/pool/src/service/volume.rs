@@ -1,7 +1,6 @@
 //! Volumes: life cycle, description, options.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,21 +8,17 @@ use axum::Router;
 use mortar_api::volume as api;
 use mortar_api::{Error, ErrorKind};
 use mortar_logic::pool::options;
-use mortar_logic::pool::{Applied, Command, Layout, NewBrick, NewVolume, State, Volume, VolumeState, check};
-use mortar_sys::brick_path;
+use mortar_logic::pool::{Applied, Command, Layout, NewVolume, State, Volume, VolumeState, check};
 use uuid::Uuid;
 
-use super::internal::{Prepare, Settle, StartCheck, Step};
+use super::internal::{Settle, StartCheck};
+use super::placing::{self, Failed, PREPARE_TIMEOUT, Work};
 use super::route;
-use crate::bricks::{Before, Place};
 use crate::getspec;
 use crate::node::{Node, refusal_error};
-use crate::resolve;
 use crate::supervisor::Missing;
 use crate::volgen::Trust;
 
-/// How long a member may take to check or make its bricks.
-const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a start waits for members to bring their bricks up.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -41,7 +36,7 @@ pub(super) fn routes(router: Router<Arc<Node>>) -> Router<Arc<Node>> {
     route(router, |node, request: api::GetSpec| async move { get_spec(&node, &request) })
 }
 
-fn changed(applied: Applied) -> api::Changed {
+pub(super) fn changed(applied: Applied) -> api::Changed {
     let (name, id) = applied.volume.unwrap_or_else(|| ("all".to_owned(), Uuid::nil()));
     api::Changed { name, id, warnings: applied.warnings }
 }
@@ -64,14 +59,7 @@ const fn api_layout(layout: Layout) -> api::Layout {
 
 async fn create(node: &Node, request: api::Create) -> Result<api::Changed, Error> {
     let view = node.view();
-    let mut bricks = Vec::new();
-    for brick in &request.bricks {
-        let owner = resolve::member(&view.state, node.uuid(), node.options.listen, &brick.host).await;
-        let path = clean_path(&brick.path)?;
-        brick_path::check_path(&request.name, &brick.host, Path::new(&path))
-            .map_err(|refusal| Error::new(ErrorKind::Invalid, refusal.to_string()))?;
-        bricks.push(NewBrick { host: brick.host.clone(), node: owner, path });
-    }
+    let bricks = placing::named(node, &view.state, &request.name, &request.bricks).await?;
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let new = NewVolume {
         name: request.name,
@@ -85,112 +73,13 @@ async fn create(node: &Node, request: api::Create) -> Result<api::Changed, Error
     };
     let command = Command::CreateVolume(new.clone());
     check(&view.state, &command).map_err(|refusal| refusal_error(&refusal))?;
-    let work = Work::of(&view.state, &new);
-    work.everywhere(node, &Step::Check).await.map_err(|failed| failed.named(node, &view.state, "Pre Validation"))?;
-    let mut made: Vec<(Uuid, Vec<Before>)> = Vec::new();
-    for (owner, places) in &work.places {
-        match work.on(node, *owner, places, Step::Make).await {
-            Ok(before) => made.push((*owner, before)),
-            Err(failed) => {
-                work.undo(node, made).await;
-                return Err(failed.named(node, &view.state, "Commit"));
-            }
-        }
-    }
+    let work = Work::of(&view.state, new.id, new.force, &new.bricks);
+    let made = work.make(node, &view.state).await?;
     match node.write(command).await {
         Ok(applied) => Ok(changed(applied)),
         Err(error) => {
             work.undo(node, made).await;
             Err(error)
-        }
-    }
-}
-
-/// Without double and trailing slashes, and nothing that a volfile or a file name could not hold.
-fn clean_path(path: &str) -> Result<String, Error> {
-    let invalid = |why: &str| Error::new(ErrorKind::Invalid, format!("brick path {path} {why}"));
-    if !path.starts_with('/') {
-        return Err(invalid("is not absolute"));
-    }
-    if path
-        .chars()
-        .any(|character| character.is_control() || character.is_whitespace() || matches!(character, '"' | '`' | '\\'))
-    {
-        return Err(invalid("contains white space, quotes or control characters"));
-    }
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    if parts.iter().any(|part| matches!(*part, "." | "..")) {
-        return Err(invalid("contains . or .."));
-    }
-    if parts.is_empty() {
-        return Err(invalid("is the root directory"));
-    }
-    Ok(format!("/{}", parts.join("/")))
-}
-
-/// The bricks of a volume to be, by the member that owns them.
-struct Work {
-    volume_id: Uuid,
-    force: bool,
-    places: BTreeMap<Uuid, Vec<Place>>,
-}
-
-/// A member said no, or nothing.
-struct Failed {
-    owner: Uuid,
-    host: String,
-    error: Error,
-}
-
-impl Failed {
-    /// What happened elsewhere is said with the place (`glusterd-mgmt.c: gd_mgmt_v3_collate_errors`).
-    fn named(self, node: &Node, state: &State, phase: &str) -> Error {
-        if self.owner == node.uuid() {
-            return self.error;
-        }
-        let known = state.members.get(&self.owner).map_or(self.host, |member| member.hostname.clone());
-        match self.error.kind {
-            ErrorKind::Unreachable => Error::new(ErrorKind::Unreachable, format!("Host {known} not connected")),
-            _ => Error { message: format!("{phase} failed on {known}. {}", self.error.message), ..self.error },
-        }
-    }
-}
-
-impl Work {
-    fn of(state: &State, new: &NewVolume) -> Self {
-        let mut places: BTreeMap<Uuid, Vec<Place>> = BTreeMap::new();
-        for brick in &new.bricks {
-            if let Some(owner) = brick.node.filter(|owner| state.members.contains_key(owner)) {
-                places.entry(owner).or_default().push(Place { host: brick.host.clone(), path: brick.path.clone() });
-            }
-        }
-        Self { volume_id: new.id, force: new.force, places }
-    }
-
-    async fn everywhere(&self, node: &Node, step: &Step) -> Result<(), Failed> {
-        // This node's own answer counts first, as with GlusterFS.
-        let (own, others): (Vec<_>, Vec<_>) = self.places.iter().partition(|(owner, _)| **owner == node.uuid());
-        for (owner, places) in own.into_iter().chain(others) {
-            self.on(node, *owner, places, step.clone()).await?;
-        }
-        Ok(())
-    }
-
-    async fn on(&self, node: &Node, owner: Uuid, places: &[Place], step: Step) -> Result<Vec<Before>, Failed> {
-        let request = Prepare { volume_id: self.volume_id, bricks: places.to_vec(), force: self.force, step };
-        ask(node, owner, &request, PREPARE_TIMEOUT).await.map_err(|error| Failed {
-            owner,
-            host: places.first().map(|place| place.host.clone()).unwrap_or_default(),
-            error,
-        })
-    }
-
-    async fn undo(&self, node: &Node, made: Vec<(Uuid, Vec<Before>)>) {
-        for (owner, before) in made {
-            let Some(places) = self.places.get(&owner) else { continue };
-            if let Err(failed) = self.on(node, owner, places, Step::Undo { before }).await {
-                tracing::warn!(%owner, error = %failed.error, "the new bricks could not be undone");
-            }
         }
     }
 }
@@ -267,14 +156,14 @@ async fn start(node: &Node, request: &api::Start) -> Result<api::Changed, Error>
 
 /// What became of the processes after a change.
 #[derive(Default)]
-struct Settled {
-    warnings: Vec<String>,
+pub(super) struct Settled {
+    pub(super) warnings: Vec<String>,
     /// The first brick that ended at its start, with its owner.
     failed: Option<(Uuid, String)>,
 }
 
 /// Waits until the members' processes have followed a change.
-async fn settle(node: &Node, volume: &Volume) -> Settled {
+pub(super) async fn settle(node: &Node, volume: &Volume) -> Settled {
     let index = node.view().applied_index;
     let asked = owners(volume).into_iter().filter(|owner| node.peers.is_connected(*owner)).map(|owner| async move {
         let request = Settle { index, volume: volume.name.clone() };
@@ -450,17 +339,4 @@ fn get_spec(node: &Node, request: &api::GetSpec) -> Result<String, Error> {
     getspec::volfile(&view.state, &request.volfile_id, Trust::Trusted, &node.paths.data).map_err(|errno| {
         Error::new(ErrorKind::NotFound, format!("Failed to get volfile for {}: {}", request.volfile_id, errno.text()))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::clean_path;
-
-    #[test]
-    fn paths_are_cleaned_or_refused() {
-        assert_eq!(clean_path("//srv//gfs/brick/").expect("is fit"), "/srv/gfs/brick");
-        for bad in ["srv", "/", "/a b", "/a\nb", "/a/../b", "/a`x`", "/\""] {
-            assert!(clean_path(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -1,13 +1,15 @@
-//! Keeps the node's processes as the configuration wants them: a brick per local brick of a started volume, one heald.
+//! Keeps the node's processes as the configuration wants them: a brick per local brick of a started volume, one heald,
+//! a rebalance for each volume that is being rebalanced.
 //!
 //! They outlive this daemon. At its start it finds them by their control sockets and takes them over; one that has died
 //! is started again, with a growing pause when it keeps dying.
 
 mod ports;
 mod process;
+mod rebalance;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +33,15 @@ use crate::volgen::{self, Surroundings};
 /// Which process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Key {
-    Brick { volume: String, path: String },
+    Brick {
+        volume: String,
+        path: String,
+    },
     Heald,
+    /// This node's part of the volume's job.
+    Rebalance {
+        volume: String,
+    },
 }
 
 /// Where the processes find this daemon, and what they are started from.
@@ -169,7 +178,8 @@ impl Supervisor {
         let mut wanted = BTreeMap::new();
         let started = || state.volumes.values().filter(|volume| volume.state == VolumeState::Started);
         for volume in started() {
-            for (index, brick) in volume.bricks.iter().enumerate().filter(|(_, brick)| brick.node == self.settings.node)
+            for (index, brick) in
+                volume.bricks.iter().enumerate().filter(|(_, brick)| brick.node == self.settings.node && !brick.reset)
             {
                 let around = Surroundings {
                     data_dir: &self.settings.paths.data,
@@ -180,6 +190,7 @@ impl Supervisor {
                 wanted.insert(key, (self.brick_spec(volume, &brick.host, &brick.path), text));
             }
         }
+        self.wanted_rebalances(state, &mut wanted);
         let healed: Vec<&Volume> = started().filter(|volume| heals(volume)).collect();
         if !healed.is_empty() {
             let names: Vec<String> = healed.iter().map(|volume| volume.name.clone()).collect();
@@ -213,15 +224,21 @@ impl Supervisor {
             pid_file,
             log,
             brick: Some((path.to_owned(), volume.id)),
+            finishes: false,
         }
     }
 
-    fn heald_spec(&self, volumes: &[String]) -> Spec {
-        let Settings { paths, node, listen, port, executable } = &self.settings;
+    /// Where this node's volfile server is found from this node.
+    fn own_server(&self) -> SocketAddr {
+        let Settings { listen, port, .. } = &self.settings;
         let server = if listen.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { *listen };
-        let server = std::net::SocketAddr::new(server, *port);
+        SocketAddr::new(server, *port)
+    }
+
+    fn heald_spec(&self, volumes: &[String]) -> Spec {
+        let Settings { paths, node, executable, .. } = &self.settings;
         let arguments = [
-            ("--server", server.to_string()),
+            ("--server", self.own_server().to_string()),
             ("--node-uuid", node.to_string()),
             ("--control", paths.heald_control().display().to_string()),
             ("--pid-file", paths.heald_pid_file().display().to_string()),
@@ -236,6 +253,7 @@ impl Supervisor {
             pid_file: paths.heald_pid_file(),
             log: paths.heald_log(),
             brick: None,
+            finishes: false,
         }
     }
 

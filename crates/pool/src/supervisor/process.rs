@@ -27,6 +27,8 @@ pub(crate) struct Spec {
     pub log: PathBuf,
     /// The path and the volume's id, for bricks.
     pub brick: Option<(String, Uuid)>,
+    /// It is asked to finish what is under way before it is told to end.
+    pub finishes: bool,
 }
 
 /// A process that answers.
@@ -271,6 +273,10 @@ impl Keeper {
 /// Asks, then insists.
 async fn stop(spec: &Spec, watched: &Client, pid: u32) {
     let ended = || tokio::time::timeout(STOP_PATIENCE, watched.ended());
+    let finish = Request::RebalanceControl { control: mortar_api::rebalance::Control::Stop };
+    if spec.finishes && ask(&spec.control, &finish).await.is_some() && ended().await.is_ok() {
+        return;
+    }
     if ask(&spec.control, &Request::Terminate).await.is_some() && ended().await.is_ok() {
         return;
     }

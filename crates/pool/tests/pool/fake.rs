@@ -5,9 +5,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use mortar_api::rebalance::{Control, Mode, Progress, State};
 use mortar_rpc::control::{Handler, HealProgress, Reply, Request, StatusReply, serve};
 use tokio::sync::Notify;
 
@@ -15,9 +17,23 @@ struct Process {
     port: Option<u16>,
     volfile: Option<PathBuf>,
     ended: Notify,
+    mode: Option<String>,
+    paused: AtomicBool,
+    finish: Option<PathBuf>,
 }
 
 impl Process {
+    /// A rebalance has moved everything once its test says so, by the file [`finish`].
+    fn progress(&self) -> Progress {
+        let state = match (&self.finish, self.paused.load(Ordering::Relaxed)) {
+            (Some(finish), _) if finish.exists() => State::Completed,
+            (_, true) => State::Paused,
+            (_, false) => State::InProgress,
+        };
+        let mode = self.mode.as_deref().and_then(|mode| mode.parse().ok()).unwrap_or(Mode::Rebalance);
+        Progress { state, files: 3, bytes: 12, lookups: 7, ..Progress::new(mode) }
+    }
+
     /// The value of an option in the volfile, as far as a brick's status needs it.
     fn option(&self, key: &str) -> Option<String> {
         let text = std::fs::read_to_string(self.volfile.as_ref()?).ok()?;
@@ -42,12 +58,23 @@ impl Handler for Process {
                 Reply::Ok
             }
             Request::Progress { .. } => Reply::Progress(HealProgress { running: true, ..HealProgress::default() }),
-            Request::RebalanceStatus => {
-                Reply::Rebalance(Box::new(mortar_api::rebalance::Progress::new(mortar_api::rebalance::Mode::Rebalance)))
+            Request::RebalanceStatus => Reply::Rebalance(Box::new(self.progress())),
+            Request::RebalanceControl { control: Control::Stop } => {
+                self.ended.notify_one();
+                Reply::Ok
             }
-            Request::Reload | Request::Heal { .. } | Request::RebalanceControl { .. } => Reply::Ok,
+            Request::RebalanceControl { control } => {
+                self.paused.store(control == Control::Pause, Ordering::Relaxed);
+                Reply::Ok
+            }
+            Request::Reload | Request::Heal { .. } => Reply::Ok,
         }
     }
+}
+
+/// The file that ends a node's part of a job.
+pub fn finish(control: &Path, task: &str) -> PathBuf {
+    control.with_file_name(format!("{task}.finish"))
 }
 
 const WORDS: &str = "MORTAR_FAKE_PROCESS";
@@ -81,6 +108,9 @@ async fn live(words: &[&str]) {
         port: value("--port").and_then(|port| port.parse().ok()),
         volfile: value("--volfile").map(PathBuf::from),
         ended: Notify::new(),
+        mode: value("--mode").map(str::to_owned),
+        paused: AtomicBool::new(false),
+        finish: value("--task").map(|task| finish(control, task)),
     });
     let server = serve(control, Arc::clone(&process) as Arc<dyn Handler>).expect("the control socket");
     process.ended.notified().await;

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod fake;
+mod growth;
 mod members;
 mod volfiles;
 mod volumes;
