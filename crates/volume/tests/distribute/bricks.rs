@@ -293,6 +293,10 @@ impl Client {
         self.fop(Link { gfid, new_parent, new_name: Bytes::from(name.to_owned()), xdata: None }).await
     }
 
+    pub(crate) async fn open(&self, gfid: Gfid) -> Outcome<Fd> {
+        Ok(self.fop(Open { gfid, flags: 2, xdata: None }).await?.fd)
+    }
+
     pub(crate) async fn release(&self, file: (Gfid, Fd)) {
         self.fop(Release { gfid: file.0, fd: file.1, xdata: None }).await.unwrap();
     }
