@@ -18,7 +18,7 @@ const IATT_IN_XATTR: &str = "dht-get-iatt-in-xattr";
 
 /// What an unlink at one subvolume removed.
 enum Removed {
-    File(ChangeReply),
+    File(Box<ChangeReply>),
     /// Only what pointed to the file, which has moved to `data`.
     Link {
         gfid: Gfid,
@@ -55,7 +55,7 @@ impl Core {
                     self.memories.names.remove(&name);
                     merge::shown(&mut reply.pre);
                     merge::shown(&mut reply.post);
-                    return Ok(reply.into());
+                    return Ok((*reply).into());
                 }
                 Err(failure) => return Err(failure),
             }
@@ -117,7 +117,7 @@ impl Core {
         {
             return Ok(Removed::Link { gfid, data });
         }
-        Ok(Removed::File(reply))
+        Ok(Removed::File(Box::new(reply)))
     }
 
     /// Where the file is that was perhaps only pointed to.
