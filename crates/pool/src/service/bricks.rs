@@ -168,7 +168,7 @@ fn fill(node: &Arc<Node>, volume: Volume, witnesses: Vec<Witness>) {
                 Ok(()) => return,
                 // Heal begins by itself when all bricks are up, only later.
                 Err(error) => {
-                    tracing::info!(volume = volume.name, attempt, %error, "the new bricks are not healed yet")
+                    tracing::info!(volume = volume.name, attempt, %error, "the new bricks are not healed yet");
                 }
             }
         }
