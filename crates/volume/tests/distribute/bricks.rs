@@ -37,7 +37,10 @@ impl Brick {
         std::fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::lsetxattr(&root, "trusted.glusterfs.volume-id", &VOLUME_ID.0, flags).unwrap();
-        Self { _dir: Some(dir), ..Self::open(&root, at, VOLUME_ID) }
+        let brick = Self { _dir: Some(dir), ..Self::open(&root, at, VOLUME_ID) };
+        // How full the machine is must not decide where files go.
+        brick.pretend_free(50);
+        brick
     }
 
     pub(crate) fn open(root: &Path, at: usize, volume_id: Gfid) -> Self {
