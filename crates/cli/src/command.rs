@@ -7,6 +7,7 @@ use mortar_api::volume::{BrickRef, Create};
 
 use crate::create;
 use crate::grammar::{Peer, Pool, System, Top, Volume, Words};
+use crate::growth::{self, Growth};
 
 /// A command for the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,7 @@ pub enum Command {
     Heal { name: String, action: Action },
     HealInfo { name: String, view: HealView },
     HealCount { name: String },
+    Growth(Growth),
     Getspec { name: String },
     UuidGet,
 }
@@ -178,11 +180,11 @@ fn volume_command(volume: Volume) -> Result<Command, String> {
         Volume::Get { name, key } => Command::VolumeGet { name, key },
         Volume::Reset { name, words } => reset(name, &words)?,
         Volume::Heal { name, words } => heal(name, &words)?,
-        Volume::AddBrick(_) => return unserved("volume add-brick"),
-        Volume::RemoveBrick(_) => return unserved("volume remove-brick"),
-        Volume::ReplaceBrick(_) => return unserved("volume replace-brick"),
-        Volume::ResetBrick(_) => return unserved("volume reset-brick"),
-        Volume::Rebalance(_) => return unserved("volume rebalance"),
+        Volume::AddBrick { name, words } => Command::Growth(growth::add(name, &words)?),
+        Volume::RemoveBrick { name, words } => Command::Growth(growth::remove(name, &words)?),
+        Volume::ReplaceBrick { name, words } => Command::Growth(growth::replace(name, &words)?),
+        Volume::ResetBrick { name, words } => Command::Growth(growth::reset(name, &words)?),
+        Volume::Rebalance { name, words } => Command::Growth(growth::rebalance(name, &words)?),
         Volume::Quota(_) => return unserved("volume quota"),
         Volume::InodeQuota(_) => return unserved("volume inode-quota"),
         Volume::Profile(_) => return unserved("volume profile"),

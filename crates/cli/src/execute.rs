@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use mortar_api::brick::Removal;
 use mortar_api::heal::{BrickPending, Heal, Info as HealInfo};
 use mortar_api::peer::{Detach, List, Members, Probe, Probed, Recover};
+use mortar_api::rebalance::{self, Started};
 use mortar_api::volume::{
     Changed, Delete, Get, GetSpec, Info, Names, OptionHelp, OptionValue, Reset, Set, Start, Status, Stop, Volume,
     VolumeStatus,
@@ -12,6 +14,7 @@ use mortar_api::volume::{
 use crate::Command;
 use crate::client::{CallError, Client};
 use crate::command::StatusView;
+use crate::growth::Growth;
 
 /// What the daemon answered, by shape.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -27,6 +30,9 @@ pub enum Answer {
     Options(Vec<OptionValue>),
     OptionHelp(BTreeMap<String, String>),
     Pending(Vec<BrickPending>),
+    Removal(Removal),
+    Started(Started),
+    Rebalance(rebalance::Status),
     Text(String),
 }
 
@@ -66,6 +72,23 @@ pub async fn execute(client: &Client, command: &Command) -> Result<Answer, CallE
         Command::HealInfo { name, .. } | Command::HealCount { name } => {
             Answer::Pending(client.call(&HealInfo { volume: name }).await?)
         }
+        Command::Growth(growth) => grow(client, &growth).await?,
         Command::Getspec { name } => Answer::Text(client.call(&GetSpec { volfile_id: name }).await?),
+    })
+}
+
+async fn grow(client: &Client, growth: &Growth) -> Result<Answer, CallError> {
+    Ok(match growth {
+        Growth::Add(add) => Answer::Changed(client.call(add).await?),
+        Growth::RemoveStart(start) => Answer::Removal(client.call(start).await?),
+        Growth::RemoveStatus(get) => Answer::Rebalance(client.call(get).await?),
+        Growth::RemoveStop(stop) => Answer::Rebalance(client.call(stop).await?),
+        Growth::RemoveCommit(commit) => Answer::Removal(client.call(commit).await?),
+        Growth::Replace(replace) => Answer::Changed(client.call(replace).await?),
+        Growth::ResetStart(start) => Answer::Changed(client.call(start).await?),
+        Growth::ResetCommit(commit) => Answer::Changed(client.call(commit).await?),
+        Growth::RebalanceStart(start) => Answer::Started(client.call(start).await?),
+        Growth::RebalanceStatus(get) => Answer::Rebalance(client.call(get).await?),
+        Growth::RebalanceControl(steer) => Answer::Rebalance(client.call(steer).await?),
     })
 }

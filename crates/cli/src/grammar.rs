@@ -135,17 +135,30 @@ pub enum Volume {
         override_usage = "volume heal <VOLNAME> [enable | disable | full |statistics [heal-count [replica <HOSTNAME:BRICKNAME>]] |info [summary | split-brain] |split-brain {bigger-file <FILE> | latest-mtime <FILE> |source-brick <HOSTNAME:BRICKNAME> [<FILE>]} |granular-entry-heal {enable | disable}]"
     )]
     Heal { name: String, words: Vec<String> },
+    /// Add bricks: more room, or with a higher replica count more copies
+    #[command(
+        override_usage = "volume add-brick <VOLNAME> [<replica> <COUNT> [arbiter <COUNT>]] <NEW-BRICK> ... [force]"
+    )]
+    AddBrick { name: String, words: Vec<String> },
+    /// Move everything off bricks, then let them go
+    #[command(
+        override_usage = "volume remove-brick <VOLNAME> [replica <COUNT>] <BRICK> ... <start|stop|status|commit|force>"
+    )]
+    RemoveBrick { name: String, words: Vec<String> },
+    /// Put another brick in the place of one
+    #[command(override_usage = "volume replace-brick <VOLNAME> <SOURCE-BRICK> <NEW-BRICK> {commit force}")]
+    ReplaceBrick { name: String, words: Vec<String> },
+    /// Take a brick out of service and bring it back
+    #[command(override_usage = "volume reset-brick <VOLNAME> <SOURCE-BRICK> {{start} | {<NEW-BRICK> commit}}")]
+    ResetBrick { name: String, words: Vec<String> },
+    /// Spread the files over all bricks
+    #[command(
+        override_usage = "volume rebalance <VOLNAME> {{fix-layout start} | {start [force]|stop|status}}",
+        after_help = "start also takes path=/DIR (only what is below it) and dry-run (counts only); pause and resume hold a \
+                      rebalance and let it go on."
+    )]
+    Rebalance { name: String, words: Vec<String> },
     // GlusterFS's further words: known, so that abbreviations mean what they mean there, and answered with a sentence.
-    #[command(hide = true)]
-    AddBrick(Unserved),
-    #[command(hide = true)]
-    RemoveBrick(Unserved),
-    #[command(hide = true)]
-    ReplaceBrick(Unserved),
-    #[command(hide = true)]
-    ResetBrick(Unserved),
-    #[command(hide = true)]
-    Rebalance(Unserved),
     #[command(hide = true)]
     Quota(Unserved),
     #[command(hide = true)]

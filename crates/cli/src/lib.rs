@@ -13,6 +13,7 @@ pub mod execute;
 pub mod face;
 pub mod globals;
 pub mod grammar;
+pub mod growth;
 pub mod prompt;
 pub mod run;
 

@@ -5,6 +5,7 @@ use std::io::{BufRead, Write};
 use mortar_api::volume::Layout;
 
 use crate::Command;
+use crate::face::gluster_growth;
 
 /// What to ask before the command, if anything; GlusterFS's words.
 pub fn question(command: &Command) -> Option<&'static str> {
@@ -31,6 +32,7 @@ pub fn question(command: &Command) -> Option<&'static str> {
             "Recovering makes this node the whole pool. The other members must never come back as they are: their \
              copies of the configuration would disagree with this one. Are they lost for good?",
         ),
+        Command::Growth(growth) => gluster_growth::question(growth),
         _ => None,
     }
 }

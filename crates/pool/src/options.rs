@@ -23,6 +23,8 @@ pub struct Options {
     pub node_name: Option<String>,
     /// What bricks and heald are started from; by default this executable.
     pub executable: Option<PathBuf>,
+    /// That executable has the role `rebalance`. Without it, what needs files moved is refused before anything changes.
+    pub moves_files: bool,
 }
 
 impl Default for Options {
@@ -36,6 +38,7 @@ impl Default for Options {
             peer_port: PEER_PORT,
             node_name: None,
             executable: None,
+            moves_files: false,
         }
     }
 }

@@ -6,6 +6,7 @@ use mortar_api::peer::{Members, Probed};
 use mortar_api::volume::{OptionValue, Volume};
 
 use super::Output;
+use super::gluster_growth;
 use super::gluster_heal;
 use super::gluster_status;
 use super::volume_words::{brick_count, peer_state, state_text, type_text};
@@ -74,8 +75,13 @@ pub fn render(command: &Command, result: &Result<Answer, CallError>) -> Output {
     }
 }
 
+const MISFIT: &str = "the daemon's answer does not fit the command; are its version and this one's the same?";
+
 fn success(command: &Command, answer: &Answer) -> Output {
     match (command, answer) {
+        (Command::Growth(growth), answer) => {
+            gluster_growth::success(growth, answer).unwrap_or_else(|| Output::fail(MISFIT, 1))
+        }
         (Command::PeerProbe { host }, Answer::Probed(probed)) => Output::out(match probed {
             Probed::Added => "peer probe: success\n".to_owned(),
             Probed::AlreadyMember => format!("peer probe: Host {host} port 24007 already in peer list\n"),
@@ -117,7 +123,7 @@ fn success(command: &Command, answer: &Answer) -> Output {
         (Command::HealCount { name }, Answer::Pending(bricks)) => Output::out(gluster_heal::count(name, bricks)),
         (Command::UuidGet, Answer::Text(text)) => Output::out(format!("UUID: {text}\n")),
         (_, Answer::Text(text)) => Output::out(text.clone()),
-        _ => Output::fail("the daemon's answer does not fit the command; are its version and this one's the same?", 1),
+        _ => Output::fail(MISFIT, 1),
     }
 }
 
@@ -133,6 +139,7 @@ fn failure(command: &Command, why: &str) -> Output {
         Command::VolumeSet { .. } => format!("volume set: failed: {why}"),
         Command::VolumeGet { .. } => format!("volume get option: failed: {why}"),
         Command::VolumeReset { .. } => format!("volume reset: failed: {why}"),
+        Command::Growth(growth) => gluster_growth::failure(growth, why),
         Command::Heal { name, action } => gluster_heal::not_started(name, *action, why),
         // GlusterFS's heal info is a program of its own: it complains on stdout and exits 254.
         Command::HealInfo { .. } => {

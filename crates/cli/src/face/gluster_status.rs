@@ -6,6 +6,7 @@ use std::fmt::Write;
 use mortar_api::volume::{Process, ProcessKind, VolumeStatus};
 
 use super::Output;
+use super::gluster_growth::removed_bricks;
 use super::volume_words::human_size;
 use crate::command::StatusView;
 
@@ -88,8 +89,14 @@ fn tasks(volume: &VolumeStatus) -> String {
     for task in &volume.tasks {
         let _ = writeln!(
             text,
-            "{:<20} : {:<20}\n{:<20} : {:<20}\n{:<20} : {:<20}",
-            "Task", task.kind, "ID", task.id, "Status", task.status
+            "{:<20} : {:<20}\n{:<20} : {:<20}\n{}{:<20} : {:<20}",
+            "Task",
+            task.kind,
+            "ID",
+            task.id,
+            removed_bricks(&task.bricks),
+            "Status",
+            task.status
         );
     }
     text

@@ -1,13 +1,16 @@
 //! Wording of results, without I/O: a command and its answer in, text and an exit code out.
 
 pub mod gluster;
-pub mod gluster_heal;
+pub mod gluster_growth;
+mod gluster_heal;
 pub mod gluster_status;
 pub mod plain;
+mod plain_growth;
 pub mod table;
 pub mod volume_words;
 pub mod xml;
-pub mod xml_status;
+mod xml_growth;
+mod xml_status;
 pub mod xml_volume;
 
 /// What a command prints and how it exits.

@@ -8,6 +8,7 @@ use super::Output;
 use super::gluster;
 use super::gluster_heal::entry_name;
 use super::gluster_status::{port, process_name};
+use super::plain_growth;
 use super::table::{row, table};
 use super::volume_words::{brick_count, peer_state, state_text, type_text};
 use crate::Command;
@@ -92,6 +93,8 @@ fn success(command: &Command, answer: &Answer) -> Output {
             Output::out(table(&rows))
         }
         (Command::HealInfo { view: HealView::Entries, .. }, Answer::Pending(bricks)) => Output::out(pending(bricks)),
+        (Command::Growth(growth), answer) => plain_growth::success(growth, answer)
+            .map_or_else(|| gluster::render(command, &Ok(answer.clone())), Output::out),
         // Where GlusterFS's words say all there is to say, they serve here too.
         _ => gluster::render(command, &Ok(answer.clone())),
     }

@@ -9,7 +9,7 @@ use mortar_api::volume::Changed;
 use super::gluster::shown_value;
 use super::gluster_heal::{entry_name, number, status, tally};
 use super::volume_words::peer_state;
-use super::{Output, gluster, xml_status, xml_volume};
+use super::{Output, gluster, xml_growth, xml_status, xml_volume};
 use crate::Command;
 use crate::client::CallError;
 use crate::command::HealView;
@@ -84,7 +84,7 @@ fn document(children: Vec<Element>) -> String {
     out
 }
 
-fn head(ret: i32, errno: i32, text: &str) -> Vec<Element> {
+pub(super) fn head(ret: i32, errno: i32, text: &str) -> Vec<Element> {
     vec![leaf("opRet", ret), leaf("opErrno", errno), leaf("opErrstr", text)]
 }
 
@@ -138,6 +138,10 @@ fn answered(command: &Command, answer: &Answer) -> Output {
             children.extend(head(0, 0, ""));
             Output::out(document(children))
         }
+        (Command::Growth(growth), answer) => match xml_growth::answered(growth, answer) {
+            Some(children) => Output::out(document(children)),
+            None => gluster::render(command, &Ok(answer.clone())),
+        },
         // GlusterFS has no document for the rest and prints its text.
         _ => gluster::render(command, &Ok(answer.clone())),
     }
@@ -153,6 +157,10 @@ fn failed(command: &Command, why: &str) -> Output {
         Command::PeerProbe { .. } => with(107, why, vec![], 0),
         Command::PeerDetach { .. } => with(2, why, vec![], 0),
         Command::VolumeCreate(_) => with(0, why, vec![], 0),
+        Command::Growth(growth) => {
+            let (children, code) = xml_growth::refused(growth, why);
+            Output { stdout: document(children), stderr: String::new(), code }
+        }
         Command::VolumeInfo { .. } => {
             let none = node("volInfo", vec![node("volumes", vec![leaf("count", 0)])]);
             with(EG_NO_VOLUME, "Volume does not exist", vec![none], 0)
@@ -173,7 +181,7 @@ fn failed(command: &Command, why: &str) -> Output {
 }
 
 /// GlusterFS's "str form": which operation, and a sentence.
-fn operation(name: &'static str, text: &str) -> Vec<Element> {
+pub(super) fn operation(name: &'static str, text: &str) -> Vec<Element> {
     vec![leaf("cliOp", name), leaf("output", text)]
 }
 

@@ -22,7 +22,16 @@ fn one(view: StatusView, volume: &VolumeStatus) -> Element {
     }
     if matches!(view, StatusView::Processes | StatusView::Tasks) {
         let tasks = volume.tasks.iter().map(|task| {
-            node("task", vec![leaf("type", &task.kind), leaf("id", task.id), leaf("statusStr", &task.status)])
+            let mut children = vec![
+                leaf("type", &task.kind),
+                leaf("id", task.id),
+                leaf("status", task.status_number),
+                leaf("statusStr", &task.status),
+            ];
+            if !task.bricks.is_empty() {
+                children.push(node("params", task.bricks.iter().map(|brick| leaf("brick", brick)).collect()));
+            }
+            node("task", children)
         });
         children.push(node("tasks", tasks.collect()));
     }

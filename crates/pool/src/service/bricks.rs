@@ -13,7 +13,7 @@ use mortar_logic::pool::{Command, NewBrick, State, TaskMode, Volume, VolumeState
 use uuid::Uuid;
 
 use super::placing::{self, Failed, Work, change_error};
-use super::rebalance::{absent, gathered};
+use super::rebalance::{absent, can_move_files, gathered};
 use super::volume::{changed, settle};
 use super::{heal, route, status};
 use crate::accuse::{Witness, accuse};
@@ -182,6 +182,7 @@ async fn remove_start(node: &Node, request: api::RemoveStart) -> Result<api::Rem
     let (volume, replica) = (request.volume.clone(), request.replica);
     let command = Command::StartRemoval(StartRemoval { volume, bricks: bricks.clone(), replica, task });
     checked(node, &view.state, &bricks, &command)?;
+    can_move_files(node)?;
     can_be_emptied(node, &view.state, &request.volume, &bricks).await?;
     node.write(command).await?;
     Ok(api::Removal { task: Some(task), warnings: absent(node, &request.volume) })

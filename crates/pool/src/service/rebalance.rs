@@ -26,6 +26,17 @@ pub(super) fn routes(router: Router<Arc<Node>>) -> Router<Arc<Node>> {
     route(router, |node, request: GetStatus| async move { status(&node, &request.volume).await })
 }
 
+/// Refuses what needs files moved when no process of this daemon can move them: better than a job that never ends.
+pub(super) fn can_move_files(node: &Node) -> Result<(), Error> {
+    if node.options.moves_files {
+        return Ok(());
+    }
+    let message = "This version of Mortar does not move files between bricks. Nothing was started.";
+    Err(Error::new(ErrorKind::Invalid, message).with_hint(
+        "New directories use new bricks already. Bricks of a replica set can be replaced (replace-brick) or removed (remove-brick … force).",
+    ))
+}
+
 async fn start(node: &Node, request: Start) -> Result<Started, Error> {
     let mode = match request.mode {
         Mode::FixLayout => TaskMode::FixLayout,
@@ -39,6 +50,7 @@ async fn start(node: &Node, request: Start) -> Result<Started, Error> {
     let (volume, path, dry_run) = (request.volume, request.path, request.dry_run);
     let command = Command::StartTask(StartTask { volume: volume.clone(), task, mode, path, dry_run });
     check(&node.view().state, &command).map_err(|refusal| refusal_error(&refusal))?;
+    can_move_files(node)?;
     node.write(command).await?;
     Ok(Started { task, warnings: absent(node, &volume) })
 }

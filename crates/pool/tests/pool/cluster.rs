@@ -51,6 +51,7 @@ impl Node {
             peer_port: self.port + 1,
             node_name: None,
             executable: Some(fake::executable(self.dir.path())),
+            moves_files: true,
         }
     }
 

@@ -213,7 +213,14 @@ impl Core {
         let fd = at.fop(root, Opendir { gfid, xdata: None }).await?.fd;
         let outcome = self.clean_listed(root, set, &at, gfid, fd).await;
         drop(at.fop(root, Releasedir { gfid, fd, xdata: None }).await);
-        outcome
+        match outcome {
+            Err(failure) if failure.errno != Errno::ENOTEMPTY => {
+                // Listing a directory that somebody removes meanwhile fails in one way here and in another there.
+                self.look_at(root, &at, gfid).await?;
+                Err(failure)
+            }
+            outcome => outcome,
+        }
     }
 
     async fn clean_listed(

@@ -133,7 +133,7 @@ impl Core {
     }
 
     /// Asks everybody and judges. `known`: a reply that is there already.
-    async fn find_everywhere(
+    pub(super) async fn find_everywhere(
         self: &Arc<Self>,
         ctx: &Context,
         request: &Lookup,
@@ -272,7 +272,8 @@ impl Core {
     ) -> Outcome<()> {
         let xdata = new_directory_xdata(stat.gfid).with(keys::XATTR_DHT_LINKTO, linkto::value(&target.name));
         let mode = FILE_TYPE_REGULAR | linkto::MODE;
-        at.fop(root, Mknod { parent, dev: 0, mode, umask: 0, name: name.clone(), xdata: Some(xdata) }).await?;
+        let mknod = Mknod { parent, dev: 0, mode, umask: 0, name: name.clone(), xdata: Some(xdata) };
+        at.fop(root, mknod).await?;
         if (stat.uid, stat.gid) != (0, 0) {
             let valid = setattr_valid::UID | setattr_valid::GID;
             let xdata = super::heal::internal_xdata();
@@ -280,6 +281,25 @@ impl Core {
             drop(at.fop(root, Setattr { gfid: stat.gfid, stat: *stat, valid, xdata }).await);
         }
         Ok(())
+    }
+
+    /// As [`Self::make_link`]; a link file in the way gives way. Only for who holds the name's lock and knows that what is
+    /// there leads to nothing.
+    pub(super) async fn force_link(
+        &self,
+        root: &Context,
+        at: &Arc<Subvol>,
+        name: (Gfid, &Bytes),
+        stat: &Iatt,
+        target: &Arc<Subvol>,
+    ) -> Outcome<()> {
+        match self.make_link(root, at, name, stat, target).await {
+            Err(failure) if failure.errno == Errno::EEXIST => {
+                self.unlink_link(root, at, name.0, name.1, false).await?;
+                self.make_link(root, at, name, stat, target).await
+            }
+            made => made,
+        }
     }
 
     /// Removes a link file, and nothing else. `closed`: only when nobody has it open.

@@ -45,7 +45,9 @@ impl Core {
             let old = (request.old_parent, request.old_name.clone());
             let new = (request.new_parent, request.new_name.clone());
             let source = self.glance(ctx, &old, fresh).await?.ok_or(Errno::ENOENT)?;
-            let target = self.glance(ctx, &new, true).await?;
+            // The second time also where nobody should have put it.
+            let target =
+                if fresh { self.find_anywhere(ctx, &new).await? } else { self.glance(ctx, &new, true).await? };
             let Some(cached) = source.1 else {
                 return Box::pin(self.rename_dir(ctx, request, source.0, target)).await;
             };
@@ -96,6 +98,21 @@ impl Core {
         }
     }
 
+    /// As [`Self::glance`], wherever the name is.
+    async fn find_anywhere(
+        self: &Arc<Self>,
+        ctx: &Context,
+        name: &(Gfid, Bytes),
+    ) -> Outcome<Option<(Gfid, Option<Arc<Subvol>>)>> {
+        let dir = self.read_dir(ctx, name.0).await?;
+        let lookup = Lookup { parent: name.0, name: name.1.clone(), ..nameless(Gfid::NULL) };
+        match self.find_everywhere(&super::internal(ctx), &lookup, &dir, None).await {
+            Ok(Entry { reply, cached }) => Ok(Some((reply.stat.gfid, cached))),
+            Err(failure) if failure.errno == Errno::ENOENT => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// `None`: under the locks things were not as they had seemed.
     async fn rename_file(
         self: &Arc<Self>,
@@ -139,7 +156,7 @@ impl Core {
         drop(held);
         self.memories.names.remove(&pair.old);
         self.memories.names.remove(&pair.new);
-        let mut reply = outcome?;
+        let Some(mut reply) = outcome? else { return Ok(None) };
         self.note(pair.new.0, &pair.new.1, sides.source.stat.gfid, &sides.source_cached);
         linkto::strip(&mut reply.stat);
         for parent in
@@ -209,7 +226,7 @@ impl Core {
         pair: &Pair,
         sides: &Sides,
         places: &Places,
-    ) -> Outcome<RenameReply> {
+    ) -> Outcome<Option<RenameReply>> {
         let set = &pair.old_dir.set;
         let root = super::internal(ctx);
         let name = |name: Name| if name == Name::Old { &pair.old } else { &pair.new };
@@ -229,7 +246,7 @@ impl Core {
                 }
                 Step::MakeLink { name: which, at } => {
                     let (parent, name) = name(which);
-                    self.make_link(&root, set.get(at), (*parent, name), &sides.source.stat, &sides.source_cached).await
+                    self.force_link(&root, set.get(at), (*parent, name), &sides.source.stat, &sides.source_cached).await
                 }
                 Step::HardLink { at } => {
                     let xdata = Dict::new()
@@ -253,7 +270,9 @@ impl Core {
                 Ok(()) => done.push(step),
                 Err(failure) if fatal => {
                     self.undo(&root, pair, &done).await;
-                    return Err(failure);
+                    let unseen = failure.errno == Errno::EEXIST;
+                    // A file without a pointer has the name: an unlink is half-way, or was interrupted.
+                    return if unseen { Ok(None) } else { Err(failure) };
                 }
                 Err(failure) => {
                     tracing::debug!(?step, errno = %failure.errno, "a step of a rename is left to a later lookup");
@@ -266,7 +285,7 @@ impl Core {
             Some(reply) => reply,
             None => self.same_file(&root, pair, sides).await?,
         };
-        Ok(RenameReply { stat, ..parents })
+        Ok(Some(RenameReply { stat, ..parents }))
     }
 
     /// Takes back what was made before the rename could not be done.

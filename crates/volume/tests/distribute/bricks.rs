@@ -37,7 +37,10 @@ impl Brick {
         std::fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::lsetxattr(&root, "trusted.glusterfs.volume-id", &VOLUME_ID.0, flags).unwrap();
-        Self { _dir: Some(dir), ..Self::open(&root, at, VOLUME_ID) }
+        let brick = Self { _dir: Some(dir), ..Self::open(&root, at, VOLUME_ID) };
+        // How full the machine is must not decide where files go.
+        brick.pretend_free(50);
+        brick
     }
 
     pub(crate) fn open(root: &Path, at: usize, volume_id: Gfid) -> Self {
@@ -291,6 +294,10 @@ impl Client {
 
     pub(crate) async fn link(&self, gfid: Gfid, new_parent: Gfid, name: &str) -> Outcome<EntryReply> {
         self.fop(Link { gfid, new_parent, new_name: Bytes::from(name.to_owned()), xdata: None }).await
+    }
+
+    pub(crate) async fn open(&self, gfid: Gfid) -> Outcome<Fd> {
+        Ok(self.fop(Open { gfid, flags: 2, xdata: None }).await?.fd)
     }
 
     pub(crate) async fn release(&self, file: (Gfid, Fd)) {

@@ -4,6 +4,10 @@
 //! Needs root and a file system with trusted xattrs; without, every test says so and passes.
 
 mod bricks;
+mod concurrent;
+mod fixture;
+mod growth;
+mod migration;
 mod names;
 
 use std::sync::OnceLock;
