@@ -101,10 +101,19 @@ pub fn judge(
 /// none of those whose listing of the parent is right.
 fn is_absence_doubtful(reports: &SubvolMap<Report>, parent_readable: Option<&Set>, quorum: Quorum) -> bool {
     let answers = reports.map(|_, report| answered(*report));
-    let any_failed = reports.iter().any(|(_, report)| *report != Report::NotAsked && !answered(*report));
     let has_quorum = !quorum.is_configured() || quorum.is_met(&answers);
-    let is_trusted = parent_readable.is_none_or(|trusted| reports.ids().any(|id| trusted[id] && answers[id]));
-    any_failed && !(has_quorum && is_trusted)
+    (any_silent(reports) && !has_quorum) || parent_readable.is_some_and(|trusted| only_doubted_answer(reports, trusted))
+}
+
+/// Whether those who are `trusted` with the parent's names are silent, and only others answer. Before an answer is made of
+/// that, it is worth asking again who is to be trusted: a copy may have been healed since.
+pub fn only_doubted_answer(reports: &SubvolMap<Report>, trusted: &Set) -> bool {
+    any_silent(reports) && !reports.iter().any(|(id, report)| trusted[id] && answered(*report))
+}
+
+/// Whether somebody was asked and said nothing of the name.
+fn any_silent(reports: &SubvolMap<Report>) -> bool {
+    reports.iter().any(|(_, report)| *report != Report::NotAsked && !answered(*report))
 }
 
 /// Whose answers count: everybody's, unless they contradict each other and some stand above suspicion.

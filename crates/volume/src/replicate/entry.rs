@@ -155,7 +155,8 @@ impl Core {
 
     /// Whose names are right, where that decides what the replies mean. A child that came back without names that others
     /// have says "done" where they say "exists": accusing those would make a split-brain of a plain refusal. What is
-    /// remembered may be older than another client's mark, so on such replies the bricks are asked, under the lock.
+    /// remembered may be older than another client's mark, so on such replies the bricks are asked, under the lock. So they
+    /// are when only a child has done it that is remembered as stale: it may have been healed since.
     async fn good_directories(
         self: &Arc<Self>,
         ctx: &Context,
@@ -163,10 +164,12 @@ impl Core {
         replies: &SubvolMap<Option<Outcome<Reply>>>,
         believed: Option<Set>,
     ) -> Option<Set> {
-        let done = replies.iter().any(|(_, reply)| matches!(reply, Some(Ok(_))));
+        let done = replies.map(|_, reply| matches!(reply, Some(Ok(_))));
         let refused =
             |reply: &Option<Outcome<Reply>>| matches!(reply, Some(Err(failure)) if failure.errno != Errno::ENOTCONN);
-        if !done || !replies.iter().any(|(_, reply)| refused(reply)) {
+        let is_refused = replies.iter().any(|(_, reply)| refused(reply));
+        let is_doubted = believed.as_ref().is_some_and(|good| !good.none() && good.and(&done).none());
+        if done.none() || !(is_refused || is_doubted) {
             return believed;
         }
         let mut good = believed;

@@ -49,7 +49,12 @@ impl Core {
             Some(parent) if rules::is_contradictory(&reports) => {
                 Some(self.known(ctx, parent, None).await?.readable.data)
             }
-            Some(parent) => parent.known(generation).map(|known| known.readable.data),
+            Some(parent) => match parent.known(generation).map(|known| known.readable.data) {
+                Some(trusted) if rules::only_doubted_answer(&reports, &trusted) => {
+                    Some(self.refresh(ctx, parent, None).await.map_or(trusted, |known| known.readable.data))
+                }
+                remembered => remembered,
+            },
             None => None,
         };
         // A kept lock of our own is no change under way.

@@ -381,3 +381,44 @@ async fn a_listing_goes_on_when_its_child_dies() {
     }
     assert_eq!(names, ["a", "b", "c", "d"]);
 }
+
+/// Both copies of the root are right again, but the client still remembers the second as one that missed a name.
+async fn healed_unnoticed() -> (Volume, Client) {
+    let (volume, client, ()) = degraded(async |client| {
+        client.file("a").await;
+    })
+    .await;
+    client.create(Gfid::ROOT, "b").await.unwrap();
+    volume.bricks[1].set_up(true);
+    let root = Lookup { gfid: Gfid::ROOT, parent: Gfid::NULL, flags: 0, name: Bytes::new(), xdata: None };
+    client.fop(root).await.unwrap();
+    client.layer.quiesce().await;
+    let mut back = [0; 12];
+    back[8..].copy_from_slice(&(-1_i32).to_be_bytes());
+    let dict = Some(Dict::new().with(PENDING[1], Value::ptr(back.to_vec())));
+    let brick: Arc<dyn Fops> = volume.bricks[0].connect();
+    let xattrop = Xattrop { gfid: Gfid::ROOT, op: XattropOp::AddArray, dict, xdata: None };
+    brick.fop(&Context::internal(Pid::SELF_HEAL_DAEMON), xattrop).await.unwrap();
+    assert_eq!(pending(&volume, &[]), "00000000 00000000 00000000");
+    (volume, client)
+}
+
+fn dies_of(volume: &Volume, wanted: FopKind) {
+    volume.bricks[0].set_plan(move |call| if call.request.kind() == wanted { Fault::Die } else { Fault::None });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_healed_copy_takes_over_in_the_middle_of_a_rename() {
+    let (volume, client) = healed_unnoticed().await;
+    dies_of(&volume, FopKind::Rename);
+    client.rename((Gfid::ROOT, "a"), (Gfid::ROOT, "c")).await.unwrap();
+    assert!(volume.bricks[1].at(&["c"]).is_some());
+    assert_eq!(volume.counters(1, &[], PENDING[0]), "00000000 00000000 00000002");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_healed_copy_is_believed_when_it_alone_says_that_a_name_is_absent() {
+    let (volume, client) = healed_unnoticed().await;
+    dies_of(&volume, FopKind::Lookup);
+    assert_eq!(client.lookup(Gfid::ROOT, "c").await.unwrap_err().errno, Errno::ENOENT);
+}
