@@ -10,6 +10,9 @@
 //! * removed directory: the handle leads nowhere; it is answered ENOENT and replaced when its gfid is made again.
 //! * renamed directory: the handle names the old place; the next lookup by name writes it anew. It is replaced by a
 //!   rename, so there is never no handle.
+//! * renamed or linked file: the note of its name (gfid2path) is the old one, or is missing. A healer's lookup by the new
+//!   name sees to it ([`Brick::settle_notes`]); the index makes it look, since the other bricks have noted that this one
+//!   died in the change.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -21,7 +24,7 @@ use super::brick::Brick;
 use super::gfid2path;
 use super::handle::{DirHandle, HandlePath, gfid_text, hidden_path, unlinked_path};
 use super::inode::Inode;
-use super::resolve::{Parent, is_dir};
+use super::resolve::{Parent, gfid_of, is_dir};
 
 impl Brick {
     /// Makes a handle by `make`, which gets its path below the root, and the folders above it when they are missing.
@@ -210,6 +213,35 @@ impl Brick {
             && let Err(errno) = gfid2path::remove(loc, parent, name)
         {
             tracing::debug!(gfid = %inode.gfid, %errno, "cannot drop the note of a link");
+        }
+    }
+
+    /// Sees to it that a file's notes are its names: `name` is noted, and notes of names that lead elsewhere are dropped.
+    /// Best effort, as notes are.
+    pub(crate) fn settle_notes(&self, inode: &Inode, parent: &Parent, name: &EntryName) {
+        if !self.options.gfid2path {
+            return;
+        }
+        // Under the lock no rename is between the name and its note.
+        let _entries = parent.inode.lock_entries();
+        let loc = parent.at(name);
+        if gfid_of(loc).ok().flatten() != Some(inode.gfid) {
+            return;
+        }
+        self.note_link(inode, loc, parent.gfid(), name);
+        for (noted, other) in gfid2path::list(loc).unwrap_or_default() {
+            if !self.leads_to(noted, &other, inode.gfid) {
+                self.forget_link(inode, loc, noted, &other);
+            }
+        }
+    }
+
+    /// Whether a name in a directory is an inode's. What cannot be told is taken for true.
+    pub(crate) fn leads_to(&self, parent: Gfid, name: &EntryName, gfid: Gfid) -> bool {
+        let found = self.open_dir(parent).and_then(|fd| gfid_of(Loc::At(fd.as_fd(), name.as_bytes())));
+        match found {
+            Ok(found) => found == Some(gfid),
+            Err(errno) => !matches!(errno, Errno::ENOENT | Errno::ESTALE | Errno::ENOTDIR),
         }
     }
 

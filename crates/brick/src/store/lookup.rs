@@ -7,7 +7,7 @@ use mortar_sys::xattr::{self, SetMode};
 use mortar_sys::{Loc, Result};
 use mortar_types::fop::{Lookup, LookupReply};
 use mortar_types::keys::{self, GFID_REQ, GFIDLESS_LOOKUP, UNLINKED_LOOKUP, XATTR_GFID};
-use mortar_types::{Context, Dict, EntryName, Errno, Failure, Gfid, Iatt, InvalidName, Outcome, Value};
+use mortar_types::{Context, Dict, EntryName, Errno, Failure, Gfid, Iatt, InvalidName, Outcome, Pid, Value};
 use rustix::fs::Stat;
 
 use super::answers::Subject;
@@ -17,7 +17,7 @@ use super::handle::HIDDEN_DIR;
 use super::inode::Inode;
 use super::known;
 use super::permission::Want;
-use super::resolve::{Parent, Place, gfid_of};
+use super::resolve::{Parent, Place, gfid_of, is_dir};
 use crate::index::VirtualDir;
 
 /// An inode without a gfid that changed so lately may be one that is being made: it is left alone
@@ -80,6 +80,9 @@ impl Brick {
             }
             Err(error) => return Err(error.into()),
         };
+        if ctx.pid == Pid::SELF_HEAL_DAEMON && !is_dir(&stat) {
+            self.settle_notes(&inode, &parent, &name);
+        }
         let loc = parent.at(&name);
         let iatt = self.iatt_from(&inode, loc, &stat);
         self.remember(&inode, &stat, now);

@@ -19,7 +19,6 @@ use super::brick::Brick;
 use super::gfid2path;
 use super::handle::DirHandle;
 use super::inode::Inode;
-use super::resolve::gfid_of;
 
 const REAL_FILENAME_PREFIX: &str = "glusterfs.get_real_filename:";
 /// Paths longer than a client could use are cut off at this many components: also the guard against damaged handles.
@@ -103,9 +102,7 @@ impl Brick {
         }
         let mut paths = Vec::new();
         for (parent, name) in gfid2path::list(loc)? {
-            let Ok(fd) = self.open_dir(parent) else { continue };
-            let entry = Loc::At(std::os::fd::AsFd::as_fd(&fd), name.as_bytes());
-            if gfid_of(entry).ok().flatten() == Some(gfid) {
+            if self.leads_to(parent, &name, gfid) {
                 paths.push(self.path_below(parent, &name)?);
             }
         }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use mortar_types::fop::{Create, Lookup};
-use mortar_types::{Errno, Gfid};
+use mortar_types::{Context, Errno, Gfid, Pid};
 
 use crate::support::{Brick, bytes, gfid_req, xattrs_on_disk};
 
@@ -70,6 +70,36 @@ fn a_renamed_directory_whose_handle_names_the_old_place_is_found_again() {
     assert_eq!(brick.lookup(Gfid::ROOT, "new").map(|stat| stat.gfid), Ok(gfid));
     assert_eq!(brick.names(gfid), ["f"]);
     assert!(std::fs::read_link(brick.handle(gfid)).expect("a link").ends_with("new"));
+}
+
+#[test]
+fn a_renamed_or_linked_file_whose_note_is_missing_gets_it_when_it_is_healed() {
+    let Some(brick) = Brick::new() else { return };
+    let (from, to) = (brick.mkdir(Gfid::ROOT, "tmp").unwrap(), brick.mkdir(Gfid::ROOT, "new").unwrap());
+    let moved = brick.create(from, "f", b"x").expect("it is new");
+    brick.create(from, "g", b"x").expect("it is new");
+    let brick = brick.reopened_with(|root| {
+        std::fs::rename(root.join("tmp/f"), root.join("new/f")).expect("a rename");
+        std::fs::hard_link(root.join("tmp/g"), root.join("new/g")).expect("a link");
+    });
+    let notes = |name: &str| {
+        let path = brick.root().join("new").join(name);
+        let notes = xattrs_on_disk(&path).into_iter().filter(|(key, _)| key.starts_with("trusted.gfid2path."));
+        let mut notes: Vec<String> = notes.map(|(_, value)| String::from_utf8(value).expect("text")).collect();
+        notes.sort();
+        notes
+    };
+    assert_eq!(brick.lookup(to, "f").map(|stat| stat.gfid), Ok(moved));
+    assert_eq!(notes("f"), [format!("{from}/f")], "a client's lookup does not pay for it");
+    let healer = Context { pid: Pid::SELF_HEAL_DAEMON, ..brick.ctx() };
+    for name in ["f", "g"] {
+        let lookup = Lookup { gfid: Gfid::NULL, parent: to, flags: 0, name: bytes(name), xdata: None };
+        brick.call_as(&healer, lookup).expect("it is there");
+    }
+    assert_eq!(notes("f"), [format!("{to}/f")]);
+    let mut both = [format!("{from}/g"), format!("{to}/g")];
+    both.sort();
+    assert_eq!(notes("g"), both);
 }
 
 #[test]

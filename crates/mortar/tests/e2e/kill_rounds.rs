@@ -61,13 +61,17 @@ impl Victim {
     }
 }
 
-/// Waits until both bricks serve, as the processes say: the next round may kill the other one.
+/// Waits until both bricks serve the mount, as the processes say: the next round may kill the other one, and a client that
+/// has not found its way back to the first by then has lost both.
 fn all_serve(lab: &Lab, what: &str) -> Result<()> {
     let served = wait::until(Duration::from_secs(30), || {
         ["gfs1", "gfs2"].iter().all(|name| {
             let text = lab.host(name).ok("gluster volume status imap0").unwrap_or_default();
             let bricks: Vec<&str> = text.lines().filter(|line| line.starts_with("Brick ")).collect();
-            bricks.len() == 2 && bricks.iter().all(|line| line.split_whitespace().nth_back(1) == Some("Y"))
+            let online =
+                bricks.len() == 2 && bricks.iter().all(|line| line.split_whitespace().nth_back(1) == Some("Y"));
+            let clients = lab.host(name).ok("gluster volume status imap0 client-list").unwrap_or_default();
+            online && clients.lines().any(|line| line.split_whitespace().eq(["fuse", "2"]))
         })
     });
     ensure!(served, "{what}: not all bricks are online:\n{}", lab.host("gfs1").ok("gluster volume status imap0")?);
