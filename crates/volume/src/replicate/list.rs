@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use mortar_logic::replicate::SetExt;
-use mortar_types::{Context, Errno, Fd, FileType, Gfid, Outcome, Reply, Request, SubvolId};
+use mortar_types::{Context, Errno, Failure, Fd, FileType, Gfid, Outcome, Reply, Request, SubvolId};
 
 use super::Core;
 use super::fds::OpenFd;
@@ -101,13 +101,26 @@ impl Core {
             // Names that differ are united by a heal; until then one side is shown.
             untried = self.children.up();
         }
+        let mut tried = self.nobody();
         if let Some(lost) = lost {
             untried[lost] = false;
+            tried[lost] = true;
             set_offset(request, 0);
         }
-        let mut last = Errno::ENOTCONN.into();
-        while let Some(child) = self.choose(&untried, gfid, ctx, FileType::Directory) {
+        let mut last: Failure = Errno::ENOTCONN.into();
+        let mut asked_again = false;
+        loop {
+            let Some(child) = self.choose(&untried, gfid, ctx, FileType::Directory) else {
+                // All that were good are gone. What was remembered may be older than a heal of another copy.
+                if asked_again || last.errno != Errno::ENOTCONN {
+                    return Err(last);
+                }
+                asked_again = true;
+                untried = self.refresh(ctx, &inode, open).await.map_err(|_| last.clone())?.readable.data.minus(&tried);
+                continue;
+            };
             untried[child] = false;
+            tried[child] = true;
             match self.send_one(ctx, request.clone(), child, open, None).await {
                 Ok(reply) => {
                     if let Some(open) = open {
@@ -120,7 +133,6 @@ impl Core {
                 Err(failure) => last = failure,
             }
         }
-        Err(last)
     }
 
     /// Takes out what the caller must not see. The offset to go on at when that leaves nothing before the end.

@@ -7,6 +7,7 @@ use mortar_types::{Context, Errno, FileType, Gfid, Outcome, Reply, Request, Subv
 
 use super::Core;
 use super::fds::OpenFd;
+use super::inode::Known;
 use super::route;
 
 impl Core {
@@ -37,6 +38,25 @@ impl Core {
     ) -> Outcome<Reply> {
         let inode = self.inodes.get(gfid);
         let known = self.known(ctx, &inode, fd).await?;
+        match self.read_at(ctx, gfid, fd, &request, &known).await {
+            // All that were good are gone. What was remembered may be older than a heal of another copy.
+            Err(failure) if failure.errno == Errno::ENOTCONN => {
+                let again = self.refresh(ctx, &inode, fd).await.map_err(|_| failure)?;
+                self.read_at(ctx, gfid, fd, &request, &again).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// At the copies that are `known` to be good, one after the other.
+    async fn read_at(
+        self: &Arc<Self>,
+        ctx: &Context,
+        gfid: Gfid,
+        fd: Option<&Arc<OpenFd>>,
+        request: &Request,
+        known: &Known,
+    ) -> Outcome<Reply> {
         let mut untried = known.readable.both();
         if untried.none() {
             return Err(Errno::EIO.into());

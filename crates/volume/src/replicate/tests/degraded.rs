@@ -422,3 +422,15 @@ async fn a_healed_copy_is_believed_when_it_alone_says_that_a_name_is_absent() {
     dies_of(&volume, FopKind::Lookup);
     assert_eq!(client.lookup(Gfid::ROOT, "c").await.unwrap_err().errno, Errno::ENOENT);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_healed_copy_is_read_when_the_other_dies_of_the_read() {
+    let (volume, client) = healed_unnoticed().await;
+    dies_of(&volume, FopKind::Stat);
+    client.fop(Stat { gfid: Gfid::ROOT, xdata: None }).await.unwrap();
+    let (volume, client) = healed_unnoticed().await;
+    let fd = client.fop(Opendir { gfid: Gfid::ROOT, xdata: None }).await.unwrap().fd;
+    dies_of(&volume, FopKind::Readdir);
+    let list = Readdir { gfid: Gfid::ROOT, fd, offset: 0, size: 4096, xdata: None };
+    assert!(!client.fop(list).await.unwrap().entries.is_empty());
+}
