@@ -254,7 +254,7 @@ impl Core {
         inode: &Arc<Inode>,
         fd: Option<&Arc<OpenFd>>,
     ) -> Outcome<Begun> {
-        let good = self.known(ctx, inode, fd).await?.readable.data;
+        let good = self.known_lately(ctx, inode, fd).await?.readable.data;
         let hold = self.hold_inode(inode, LockKind::Data, fd).await?;
         let (targets, refused) = {
             let marks = hold.grant.marks.lock();

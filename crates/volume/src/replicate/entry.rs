@@ -10,6 +10,8 @@ use mortar_logic::replicate::{Set, SetExt};
 use mortar_types::fop::{Lookup, Release};
 use mortar_types::{Context, Dict, Errno, Fd, FileType, Gfid, Iatt, Outcome, Reply, Request, SubvolMap, Value, keys};
 
+use tokio::time::Instant;
+
 use super::Core;
 use super::data::{answer, outcomes};
 use super::gate::Name;
@@ -346,7 +348,7 @@ impl Core {
             let data = data.map_or_else(|| verdict.done.clone(), |arbiters| verdict.done.minus(arbiters));
             let readable = Readable { data, metadata: verdict.done.clone() };
             let generation = self.children.generation();
-            self.inodes.get(stat.gfid).learn(Known { generation, kind, readable });
+            self.inodes.get(stat.gfid).learn(Known { generation, learnt: Instant::now(), kind, readable });
         }
     }
 

@@ -11,6 +11,7 @@ use mortar_logic::replicate::readable::Readable;
 use mortar_logic::replicate::{Set, SetExt};
 use mortar_types::{FileType, Gfid};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::gate::{Gate, Name, Range};
 use super::kept::{Kept, LockKind};
@@ -41,6 +42,7 @@ pub(super) struct Inode {
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) generation: u64,
+    pub(super) learnt: Instant,
     pub(super) kind: FileType,
     pub(super) readable: Readable,
 }

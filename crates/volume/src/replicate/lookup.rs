@@ -1,12 +1,15 @@
 //! Lookup on all children, and what it teaches about an inode's copies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mortar_logic::replicate::lookup::{self as rules, Decision};
 use mortar_logic::replicate::readable::{self, Report};
 use mortar_logic::replicate::{Set, SetExt};
 use mortar_types::fop::{Fstat, Lookup, LookupReply};
 use mortar_types::{Context, Dict, Errno, FileType, Gfid, Iatt, Outcome, Reply, SubvolMap, Value, keys};
+
+use tokio::time::Instant;
 
 use super::Core;
 use super::fds::OpenFd;
@@ -16,6 +19,9 @@ use super::inode::{Inode, Known};
 
 /// Where heal parks what it moves away; clients do not see it.
 pub(super) const ANONYMOUS_INODE_PREFIX: &[u8] = b".glusterfs-anonymous-inode-";
+
+/// How long a copy is distrusted before a change without asking again; bounds what that costs while a heal goes on.
+const DISTRUST_LASTS: Duration = Duration::from_millis(100);
 
 type Replies = SubvolMap<Option<Outcome<LookupReply>>>;
 
@@ -152,6 +158,23 @@ impl Core {
         self.refresh(ctx, inode, fd).await
     }
 
+    /// As [`Self::known`], before a change that only good copies may make: a heal makes a distrusted copy good and tells
+    /// nobody, so while one that is up is distrusted, the bricks are asked again from time to time.
+    pub(super) async fn known_lately(
+        self: &Arc<Self>,
+        ctx: &Context,
+        inode: &Arc<Inode>,
+        fd: Option<&Arc<OpenFd>>,
+    ) -> Outcome<Known> {
+        let known = self.known(ctx, inode, fd).await?;
+        let up = self.children.up();
+        let with_contents = self.arbiters.as_ref().map_or_else(|| up.clone(), |arbiters| up.minus(arbiters));
+        if with_contents.minus(&known.readable.both()).none() || known.learnt.elapsed() < DISTRUST_LASTS {
+            return Ok(known);
+        }
+        Ok(self.refresh(ctx, inode, fd).await.unwrap_or(known))
+    }
+
     pub(super) async fn refresh(
         self: &Arc<Self>,
         ctx: &Context,
@@ -222,7 +245,12 @@ impl Core {
         if readable::needs_heal(&reports) {
             self.suspect(gfid, parent, name);
         }
-        Known { generation, kind, readable: readable::interpret(&reports, self.arbiters.as_ref()) }
+        Known {
+            generation,
+            learnt: Instant::now(),
+            kind,
+            readable: readable::interpret(&reports, self.arbiters.as_ref()),
+        }
     }
 
     /// Puts the questions of a lookup into its xdata. The gfid for a nameless object stays out: giving it is a heal's

@@ -66,7 +66,7 @@ impl Core {
         inode: &Arc<Inode>,
         fd: Option<&Arc<OpenFd>>,
     ) -> Outcome<Begun> {
-        let readable = self.known(ctx, inode, fd).await?.readable;
+        let readable = self.known_lately(ctx, inode, fd).await?.readable;
         if readable.metadata.none() {
             return Err(Errno::EIO.into());
         }

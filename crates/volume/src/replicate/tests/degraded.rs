@@ -393,13 +393,7 @@ async fn healed_unnoticed() -> (Volume, Client) {
     let root = Lookup { gfid: Gfid::ROOT, parent: Gfid::NULL, flags: 0, name: Bytes::new(), xdata: None };
     client.fop(root).await.unwrap();
     client.layer.quiesce().await;
-    let mut back = [0; 12];
-    back[8..].copy_from_slice(&(-1_i32).to_be_bytes());
-    let dict = Some(Dict::new().with(PENDING[1], Value::ptr(back.to_vec())));
-    let brick: Arc<dyn Fops> = volume.bricks[0].connect();
-    let xattrop = Xattrop { gfid: Gfid::ROOT, op: XattropOp::AddArray, dict, xdata: None };
-    brick.fop(&Context::internal(Pid::SELF_HEAL_DAEMON), xattrop).await.unwrap();
-    assert_eq!(pending(&volume, &[]), "00000000 00000000 00000000");
+    volume.bricks[0].plant_xattr(Gfid::ROOT, PENDING[1], Bytes::from_static(&[0; 12]));
     (volume, client)
 }
 
@@ -433,4 +427,24 @@ async fn a_healed_copy_is_read_when_the_other_dies_of_the_read() {
     dies_of(&volume, FopKind::Readdir);
     let list = Readdir { gfid: Gfid::ROOT, fd, offset: 0, size: 4096, xdata: None };
     assert!(!client.fop(list).await.unwrap().entries.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_healed_a_while_ago_takes_a_change_that_the_other_dies_of() {
+    for kind in [FopKind::Write, FopKind::Setattr] {
+        let (volume, client, file) = degraded(async |client| client.file("a").await).await;
+        client.write(file, 0, "one").await.unwrap();
+        client.chmod(file.0, 0o600).await.unwrap();
+        client.layer.quiesce().await;
+        volume.bricks[1].set_up(true);
+        client.lookup(Gfid::ROOT, "a").await.unwrap();
+        volume.bricks[0].plant_xattr(file.0, PENDING[1], Bytes::from_static(&[0; 12]));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        dies_of(&volume, kind);
+        let outcome = match kind {
+            FopKind::Write => client.write(file, 0, "two").await.map(drop),
+            _ => client.chmod(file.0, 0o640).await.map(drop),
+        };
+        outcome.unwrap_or_else(|failure| panic!("{kind:?}: {failure:?}"));
+    }
 }
