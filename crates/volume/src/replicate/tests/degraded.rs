@@ -432,8 +432,13 @@ async fn a_healed_copy_is_read_when_the_other_dies_of_the_read() {
 #[tokio::test(start_paused = true)]
 async fn a_copy_healed_a_while_ago_takes_a_change_that_the_other_dies_of() {
     for kind in [FopKind::Write, FopKind::Setattr] {
-        let (volume, client, file) = degraded(async |client| client.file("a").await).await;
-        client.write(file, 0, "one").await.unwrap();
+        let (volume, client, file) = degraded(async |client| {
+            let file = client.file("a").await;
+            client.write(file, 0, "one").await.unwrap();
+            file
+        })
+        .await;
+        client.write(file, 0, "two").await.unwrap();
         client.chmod(file.0, 0o600).await.unwrap();
         client.layer.quiesce().await;
         volume.bricks[1].set_up(true);
@@ -442,7 +447,7 @@ async fn a_copy_healed_a_while_ago_takes_a_change_that_the_other_dies_of() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         dies_of(&volume, kind);
         let outcome = match kind {
-            FopKind::Write => client.write(file, 0, "two").await.map(drop),
+            FopKind::Write => client.write(file, 0, "six").await.map(drop),
             _ => client.chmod(file.0, 0o640).await.map(drop),
         };
         outcome.unwrap_or_else(|failure| panic!("{kind:?}: {failure:?}"));
