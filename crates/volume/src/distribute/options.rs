@@ -6,6 +6,8 @@ use mortar_logic::distribute::hash::{BadPattern, NameHash};
 use mortar_logic::distribute::space::{FreeDisk, Limits};
 use mortar_wire::volfile::VolfileVolume;
 
+use crate::section::{BadValue, Reader, bytes};
+
 /// Options of the layer; [`Options::default`] has GlusterFS 10's.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -54,8 +56,8 @@ impl Default for Options {
 /// Why a volfile section cannot be a distribute layer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum OptionsError {
-    #[error("volume {volume}: option {key} has the value {value:?}, expected {expected}")]
-    BadValue { volume: String, key: &'static str, value: String, expected: &'static str },
+    #[error(transparent)]
+    BadValue(#[from] BadValue),
     #[error("volume {volume}: {error}")]
     BadPattern { volume: String, error: BadPattern },
 }
@@ -76,8 +78,8 @@ impl Options {
         Ok(Self {
             decommissioned: leaving.split([',', ' ']).filter(|name| !name.is_empty()).map(str::to_owned).collect(),
             limits: Limits {
-                free_disk: read.free_disk(default.limits.free_disk)?,
-                free_inodes: read.percent("min-free-inodes", default.limits.free_inodes)?,
+                free_disk: free_disk(&read, default.limits.free_disk)?,
+                free_inodes: percent(&read, "min-free-inodes", default.limits.free_inodes)?,
             },
             lookup_optimize: read.flag("lookup-optimize", default.lookup_optimize)?,
             lookup_unhashed,
@@ -92,60 +94,20 @@ impl Options {
     }
 }
 
-struct Reader<'a> {
-    section: &'a VolfileVolume,
+fn percent(read: &Reader<'_>, key: &'static str, default: f64) -> Result<f64, BadValue> {
+    let Some(text) = read.section.option(key) else { return Ok(default) };
+    let number: Option<f64> = text.trim_end_matches('%').parse().ok();
+    number.filter(|number| (0.0..=100.0).contains(number)).ok_or_else(|| read.bad(key, "a percentage"))
 }
 
-impl Reader<'_> {
-    fn bad(&self, key: &'static str, expected: &'static str) -> OptionsError {
-        let value = self.section.option(key).unwrap_or_default().to_owned();
-        OptionsError::BadValue { volume: self.section.name.clone(), key, value, expected }
+/// A percentage when it says so or is at most 100, as GlusterFS reads it; otherwise a size.
+fn free_disk(read: &Reader<'_>, default: FreeDisk) -> Result<FreeDisk, BadValue> {
+    const KEY: &str = "min-free-disk";
+    let Some(text) = read.section.option(KEY) else { return Ok(default) };
+    if text.ends_with('%') || text.parse().is_ok_and(|number: f64| number <= 100.0) {
+        return Ok(FreeDisk::Percent(percent(read, KEY, 0.0)?));
     }
-
-    fn number(&self, key: &'static str) -> Result<Option<u32>, OptionsError> {
-        let Some(text) = self.section.option(key) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| self.bad(key, "a number"))
-    }
-
-    fn flag(&self, key: &'static str, default: bool) -> Result<bool, OptionsError> {
-        match self.section.option(key).map(str::to_ascii_lowercase).as_deref() {
-            None => Ok(default),
-            Some("on" | "yes" | "true" | "enable" | "1") => Ok(true),
-            Some("off" | "no" | "false" | "disable" | "0") => Ok(false),
-            Some(_) => Err(self.bad(key, "on or off")),
-        }
-    }
-
-    fn percent(&self, key: &'static str, default: f64) -> Result<f64, OptionsError> {
-        let Some(text) = self.section.option(key) else { return Ok(default) };
-        let number: Option<f64> = text.trim_end_matches('%').parse().ok();
-        number.filter(|number| (0.0..=100.0).contains(number)).ok_or_else(|| self.bad(key, "a percentage"))
-    }
-
-    /// A percentage when it says so or is at most 100, as GlusterFS reads it; otherwise a size.
-    fn free_disk(&self, default: FreeDisk) -> Result<FreeDisk, OptionsError> {
-        const KEY: &str = "min-free-disk";
-        let Some(text) = self.section.option(KEY) else { return Ok(default) };
-        let bad = || self.bad(KEY, "a percentage or a size such as 10GB");
-        if text.ends_with('%') {
-            return Ok(FreeDisk::Percent(self.percent(KEY, 0.0)?));
-        }
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let number: u64 = text[..digits].parse().map_err(|_| bad())?;
-        let shift = match text[digits..].trim_end_matches(['B', 'b']).to_ascii_uppercase().as_str() {
-            "" => 0,
-            "K" => 10,
-            "M" => 20,
-            "G" => 30,
-            "T" => 40,
-            "P" => 50,
-            _ => return Err(bad()),
-        };
-        if shift == 0 && number <= 100 {
-            return Ok(FreeDisk::Percent(number as f64));
-        }
-        number.checked_mul(1 << shift).map(FreeDisk::Bytes).ok_or_else(bad)
-    }
+    bytes(text).map(FreeDisk::Bytes).ok_or_else(|| read.bad(KEY, "a percentage or a size such as 10GB"))
 }
 
 #[cfg(test)]

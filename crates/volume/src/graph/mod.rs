@@ -18,8 +18,8 @@ use mortar_wire::volfile::{Volfile, VolfileVolume};
 use crate::client::{BrickClient, OptionsError};
 use crate::distribute::{self, Distribute};
 use crate::heal;
-use crate::quick_read;
 use crate::replicate::{self, Replicate};
+use crate::section::BadValue;
 
 pub use build::Plan;
 pub(crate) use build::is_same;
@@ -64,7 +64,7 @@ pub enum GraphError {
     #[error(transparent)]
     Distribute(#[from] distribute::OptionsError),
     #[error(transparent)]
-    QuickRead(#[from] quick_read::OptionsError),
+    QuickRead(#[from] BadValue),
     #[error("volume {name}: type {kind} is not known")]
     UnknownType { name: String, kind: String },
     #[error("volume {name}: {what} is not served yet")]

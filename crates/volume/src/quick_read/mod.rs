@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use cache::Cache;
 use deferred::{Fds, Opener, is_own};
 use names::{Hint, Names};
-pub use options::{Options, OptionsError};
+pub use options::Options;
 
 /// Inodes remembered as locked, 16 bytes each.
 const LOCKED_MAX: usize = 65_536;

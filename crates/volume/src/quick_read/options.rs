@@ -5,6 +5,7 @@ use std::time::Duration;
 use mortar_wire::volfile::VolfileVolume;
 
 use crate::client::is_on;
+use crate::section::{BadValue, Reader, bytes};
 
 /// More of a file than this is never asked for: the most that GlusterFS lets `max-file-size` be (`quick-read.c`).
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -24,16 +25,6 @@ pub struct Options {
     pub lazy_open: bool,
 }
 
-/// Why a volfile section cannot be run.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("volume {volume}: option {key} has the value {value:?}, expected {expected}")]
-pub struct OptionsError {
-    pub volume: String,
-    pub key: &'static str,
-    pub value: String,
-    pub expected: &'static str,
-}
-
 impl Options {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -46,22 +37,17 @@ impl Options {
     }
 
     /// Reads a section of type `performance/quick-read`; `open_behind` is the volfile's section of that type.
-    pub fn from_volfile(section: &VolfileVolume, open_behind: Option<&VolfileVolume>) -> Result<Self, OptionsError> {
-        let bad = |key, expected| OptionsError {
-            volume: section.name.clone(),
-            key,
-            value: section.option(key).unwrap_or_default().to_owned(),
-            expected,
-        };
+    pub fn from_volfile(section: &VolfileVolume, open_behind: Option<&VolfileVolume>) -> Result<Self, BadValue> {
+        let read = Reader { section };
         let size = |key, default| match section.option(key) {
             None => Ok(default),
-            Some(text) => bytes(text).ok_or_else(|| bad(key, "a size in bytes, KB, MB, GB, TB or PB")),
+            Some(text) => bytes(text).ok_or_else(|| read.bad(key, "a size in bytes, KB, MB, GB, TB or PB")),
         };
         let defaults = Self::new(section.name.clone());
         let cache_timeout = match section.option("cache-timeout") {
             None => defaults.cache_timeout,
             Some(text) => {
-                Duration::from_secs(text.trim().parse().map_err(|_| bad("cache-timeout", "a number of seconds"))?)
+                Duration::from_secs(text.trim().parse().map_err(|_| read.bad("cache-timeout", "a number of seconds"))?)
             }
         };
         let is_lazy = |section: &VolfileVolume| {
@@ -77,25 +63,6 @@ impl Options {
     }
 }
 
-/// A size as GlusterFS writes it: a number, perhaps with a fraction, perhaps with a unit of 1024
-/// (`common-utils.c: gf_string2bytesize_range`).
-fn bytes(text: &str) -> Option<u64> {
-    let text = text.trim().to_ascii_uppercase();
-    let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit.trim() {
-        "" | "B" => 1.0,
-        "KB" => 1024.0,
-        "MB" => 1024.0 * 1024.0,
-        "GB" => 1024.0 * 1024.0 * 1024.0,
-        "TB" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
-        "PB" => 1024.0 * 1024.0 * 1024.0 * 1024.0 * 1024.0,
-        _ => return None,
-    };
-    // Saturates.
-    number.parse::<f64>().ok().map(|number| (number * factor) as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,7 +72,7 @@ mod tests {
         VolfileVolume { name: "v-quick-read".into(), kind: kind.into(), options, subvolumes: vec!["below".into()] }
     }
 
-    fn read(options: &[(&str, &str)]) -> Result<Options, OptionsError> {
+    fn read(options: &[(&str, &str)]) -> Result<Options, BadValue> {
         let open_behind = section("performance/open-behind", &[]);
         Options::from_volfile(&section("performance/quick-read", options), Some(&open_behind))
     }

@@ -8,6 +8,8 @@ use mortar_logic::replicate::read_child::HashMode;
 use mortar_types::SubvolId;
 use mortar_wire::volfile::VolfileVolume;
 
+use crate::section::{BadValue, Reader};
+
 /// Options of one replica set. [`Options::new`] has the defaults of GlusterFS 10 and ours.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -43,8 +45,8 @@ pub struct Options {
 /// Why a volfile section cannot be a replica set.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum OptionsError {
-    #[error("volume {volume}: option {key} has the value {value:?}, expected {expected}")]
-    BadValue { volume: String, key: &'static str, value: String, expected: &'static str },
+    #[error(transparent)]
+    BadValue(#[from] BadValue),
     #[error("volume {volume}: afr-pending-xattr names {named} bricks, but there are {subvolumes} subvolumes")]
     PendingXattrCount { volume: String, named: usize, subvolumes: usize },
     #[error("volume {volume}: a replica set needs at least one subvolume")]
@@ -96,7 +98,7 @@ impl Options {
             Some("none") => Quorum::None,
             Some("auto") => Quorum::Auto,
             Some("fixed") => Quorum::Fixed(count.unwrap_or(0) as usize),
-            Some(_) => return Err(read.bad("quorum-type", "none, auto or fixed")),
+            Some(_) => return Err(read.bad("quorum-type", "none, auto or fixed").into()),
         };
         options.eager_lock = read.flag("eager-lock", options.eager_lock)?;
         options.ensure_durability = read.flag("ensure-durability", options.ensure_durability)?;
@@ -115,31 +117,6 @@ impl Options {
             (None, None) => None,
         };
         Ok(options)
-    }
-}
-
-struct Reader<'a> {
-    section: &'a VolfileVolume,
-}
-
-impl Reader<'_> {
-    fn bad(&self, key: &'static str, expected: &'static str) -> OptionsError {
-        let value = self.section.option(key).unwrap_or_default().to_owned();
-        OptionsError::BadValue { volume: self.section.name.clone(), key, value, expected }
-    }
-
-    fn number(&self, key: &'static str) -> Result<Option<u32>, OptionsError> {
-        let Some(text) = self.section.option(key) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| self.bad(key, "a number"))
-    }
-
-    fn flag(&self, key: &'static str, default: bool) -> Result<bool, OptionsError> {
-        match self.section.option(key).map(str::to_ascii_lowercase).as_deref() {
-            None => Ok(default),
-            Some("on" | "yes" | "true" | "enable" | "1") => Ok(true),
-            Some("off" | "no" | "false" | "disable" | "0") => Ok(false),
-            Some(_) => Err(self.bad(key, "on or off")),
-        }
     }
 }
 
