@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 /// A thing that a fresh machine may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,23 @@ pub fn met(test: &str, needs: &[Need]) -> bool {
     }
     skip(&format!("{test}: needs {}", missing.join(", ")));
     false
+}
+
+/// Whether bricks can be made in the temporary directory: root, on a file system with trusted xattrs. As [`met`] otherwise.
+///
+/// # Panics
+/// When they cannot and nothing may be skipped.
+pub fn trusted_xattrs() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| {
+        let flags = rustix::fs::XattrFlags::empty();
+        let can = tempfile::tempdir()
+            .is_ok_and(|dir| rustix::fs::lsetxattr(dir.path(), "trusted.mortar.test", b"1", flags).is_ok());
+        if !can {
+            skip("needs root and trusted xattrs in the temporary directory");
+        }
+        can
+    })
 }
 
 /// Says why a test is skipped; the caller returns. For needs that only trying shows.

@@ -3,40 +3,27 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use mortar_brick::locks::Locks;
-use mortar_brick::store::{Store, StoreOptions};
 use mortar_types::fop::*;
-use mortar_types::{
-    ClientId, Context, Dict, Errno, Fd, Fop, FopKind, Fops, Gfid, Iatt, Outcome, Reply, Request, Statvfs, Upcall,
-    UpcallSink, Value,
-};
+use mortar_types::{Context, Dict, Fd, Fop, Fops, Gfid, Iatt, Outcome, Statvfs, Value};
 use mortar_volume::distribute::{Distribute, Options};
-use parking_lot::Mutex;
+
+use crate::connection::{Connection, PretendedSpace, empty_brick, locks_over};
 
 pub(crate) const VOLUME_ID: Gfid = Gfid([0x4e; 16]);
-
-static CLIENTS: AtomicU64 = AtomicU64::new(1);
 
 pub(crate) struct Brick {
     pub(crate) root: PathBuf,
     pub(crate) locks: Arc<Locks>,
-    /// What STATFS answers instead of the truth.
-    statfs: Arc<Mutex<Option<Statvfs>>>,
+    space: PretendedSpace,
     _dir: Option<tempfile::TempDir>,
 }
 
 impl Brick {
     pub(crate) fn new(at: usize) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("brick");
-        std::fs::create_dir(&root).unwrap();
-        std::fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let flags = rustix::fs::XattrFlags::empty();
-        rustix::fs::lsetxattr(&root, "trusted.glusterfs.volume-id", &VOLUME_ID.0, flags).unwrap();
+        let (dir, root) = empty_brick(VOLUME_ID);
         let brick = Self { _dir: Some(dir), ..Self::open(&root, at, VOLUME_ID) };
         // How full the machine is must not decide where files go.
         brick.pretend_free(50);
@@ -44,35 +31,19 @@ impl Brick {
     }
 
     pub(crate) fn open(root: &Path, at: usize, volume_id: Gfid) -> Self {
-        let mut options = StoreOptions::new(root, volume_id);
-        options.node_uuid = Some(Gfid([at as u8 + 1; 16]));
-        options.health_check_interval = std::time::Duration::ZERO;
-        options.landfill_purge_interval = None;
-        let store = Store::open(options).unwrap();
-        let locks = Locks::new(store, format!("host:{}", root.display()), &mortar_logic::locks::Config::default());
-        Self { root: root.to_owned(), locks, statfs: Arc::default(), _dir: None }
+        let locks = locks_over(root, at, volume_id);
+        Self { root: root.to_owned(), locks, space: PretendedSpace::default(), _dir: None }
     }
 
     pub(crate) fn connect(&self, name: &str) -> Arc<Connection> {
-        let client = ClientId(CLIENTS.fetch_add(1, Ordering::Relaxed));
-        let connection = Arc::new(Connection {
-            name: name.to_owned(),
-            locks: Arc::clone(&self.locks),
-            statfs: Arc::clone(&self.statfs),
-            client,
-            up: AtomicBool::new(true),
-            sink: Mutex::new(None),
-            log: Mutex::new(Vec::new()),
-        });
-        self.locks.connect(client, 100_000, Arc::new(Relay(Arc::downgrade(&connection))));
-        connection
+        Connection::new(name, &self.locks, &self.space)
     }
 
     /// Says that so many percent are free.
     pub(crate) fn pretend_free(&self, percent: u64) {
         let statfs =
             Statvfs { bsize: 4096, frsize: 4096, blocks: 100_000, bavail: percent * 1000, ..Statvfs::default() };
-        *self.statfs.lock() = Some(statfs);
+        *self.space.lock() = Some(statfs);
     }
 
     pub(crate) fn mode(&self, path: &str) -> Option<u32> {
@@ -93,80 +64,6 @@ impl Brick {
 
     pub(crate) fn set_xattr(&self, path: &str, name: &str, value: &[u8]) {
         rustix::fs::lsetxattr(self.root.join(path), name, value, rustix::fs::XattrFlags::empty()).unwrap();
-    }
-}
-
-pub(crate) struct Connection {
-    name: String,
-    locks: Arc<Locks>,
-    statfs: Arc<Mutex<Option<Statvfs>>>,
-    client: ClientId,
-    up: AtomicBool,
-    sink: Mutex<Option<Arc<dyn UpcallSink>>>,
-    log: Mutex<Vec<FopKind>>,
-}
-
-struct Relay(std::sync::Weak<Connection>);
-
-impl UpcallSink for Relay {
-    fn upcall(&self, upcall: Upcall) {
-        if let Some(connection) = self.0.upgrade() {
-            connection.tell(upcall);
-        }
-    }
-}
-
-impl Connection {
-    pub(crate) fn cut(&self) {
-        if self.up.swap(false, Ordering::SeqCst) {
-            self.locks.disconnect(self.client);
-            self.tell(Upcall::Down);
-        }
-    }
-
-    pub(crate) fn mend(self: &Arc<Self>) {
-        if !self.up.swap(true, Ordering::SeqCst) {
-            self.locks.connect(self.client, 100_000, Arc::new(Relay(Arc::downgrade(self))));
-            self.tell(Upcall::Up);
-        }
-    }
-
-    pub(crate) fn take_log(&self) -> Vec<&'static str> {
-        std::mem::take(&mut *self.log.lock()).into_iter().map(FopKind::label).collect()
-    }
-
-    fn tell(&self, upcall: Upcall) {
-        let sink = self.sink.lock().clone();
-        if let Some(sink) = sink {
-            sink.upcall(upcall);
-        }
-    }
-}
-
-#[async_trait]
-impl Fops for Connection {
-    async fn call(&self, ctx: &Context, request: Request) -> Outcome<Reply> {
-        if !self.up.load(Ordering::SeqCst) {
-            return Err(Errno::ENOTCONN.into());
-        }
-        self.log.lock().push(request.kind());
-        if let (Request::Statfs(_), Some(statfs)) = (&request, *self.statfs.lock()) {
-            return Ok(StatfsReply { statfs, xdata: None }.into());
-        }
-        let ctx = Context { client: self.client, ..ctx.clone() };
-        self.locks.call(&ctx, request).await
-    }
-
-    fn subscribe(&self, sink: Arc<dyn UpcallSink>) {
-        *self.sink.lock() = Some(sink);
-    }
-
-    fn is_up(&self) -> bool {
-        self.up.load(Ordering::SeqCst)
-    }
-
-    fn name(&self) -> &str {
-        &self.name
     }
 }
 

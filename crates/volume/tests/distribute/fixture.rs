@@ -13,6 +13,8 @@ use mortar_volume::replicate::{self, Replicate};
 use parking_lot::Mutex;
 
 use crate::bricks::Brick;
+use mortar_testkit::needs::{self, Need};
+
 use crate::can_run;
 
 /// Counts what a replica set is asked.
@@ -48,16 +50,17 @@ struct Mounted {
 }
 
 fn mount(dir: &Path) -> Option<Mounted> {
-    if !can_run() || Command::new("getfattr").arg("--version").output().is_err() {
-        eprintln!("skipped: needs root, trusted xattrs, tar and getfattr");
+    let programs = [Need::Program("getfattr", "attr"), Need::Program("tar", "tar")];
+    if !can_run() || !needs::met("GlusterFS's bricks", &programs) {
         return None;
     }
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let brick_fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../brick/tests/fixtures");
     let mut bricks = Vec::new();
     for at in 0..4 {
         let root = dir.join(format!("brick{at}"));
         let tar = fixtures.join(format!("d-distrep-2x2-brick{at}.tar.gz"));
-        let status = Command::new("sh").arg(fixtures.join("extract.sh")).arg(tar).arg(&root).status().unwrap();
+        let status = Command::new("sh").arg(brick_fixtures.join("extract.sh")).arg(tar).arg(&root).status().unwrap();
         assert!(status.success());
         let mut id = [0; 16];
         rustix::fs::lgetxattr(&root, "trusted.glusterfs.volume-id", &mut id[..]).unwrap();

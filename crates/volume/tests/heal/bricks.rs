@@ -2,19 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use async_trait::async_trait;
 use mortar_brick::locks::Locks;
-use mortar_brick::store::{Store, StoreOptions};
 use mortar_logic::heal::Resolve;
 use mortar_logic::heal::blocks::Algorithm;
 use mortar_logic::replicate::changelog::Keys;
-use mortar_types::{ClientId, Context, Errno, Fops, Gfid, Outcome, Reply, Request, SubvolId, Upcall, UpcallSink};
+use mortar_types::{Fops, Gfid, SubvolId};
 use mortar_volume::heal::ReplicaSet;
 use mortar_volume::replicate::{self, Replicate};
 use mortar_volume::utime::Utime;
-use parking_lot::Mutex;
+
+use crate::connection::{Connection, PretendedSpace, empty_brick, locks_over};
 
 pub(crate) const VOLUME_ID: Gfid =
     Gfid([0x4e, 0x63, 0xd1, 0xed, 0x60, 0x9e, 0x42, 0x5d, 0xaa, 0xec, 0xf6, 0x8c, 0xff, 0x7c, 0x60, 0x74]);
@@ -26,118 +24,20 @@ pub(crate) struct Brick {
     _dir: Option<tempfile::TempDir>,
 }
 
-static CLIENTS: AtomicU64 = AtomicU64::new(1);
-
 impl Brick {
     /// An empty brick.
     pub(crate) fn new(at: usize) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("brick");
-        std::fs::create_dir(&root).unwrap();
-        // Not by umask: a store in another test's thread clears it for the whole process.
-        std::fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        set_xattr(&root, "trusted.glusterfs.volume-id", &VOLUME_ID.0);
-        let mut brick = Self::open(&root, at, VOLUME_ID);
-        brick._dir = Some(dir);
-        brick
+        let (dir, root) = empty_brick(VOLUME_ID);
+        Self { _dir: Some(dir), ..Self::open(&root, at, VOLUME_ID) }
     }
 
     /// A directory that is a brick already.
     pub(crate) fn open(root: &Path, at: usize, volume_id: Gfid) -> Self {
-        let mut options = StoreOptions::new(root, volume_id);
-        options.node_uuid = Some(Gfid([at as u8 + 1; 16]));
-        options.health_check_interval = std::time::Duration::ZERO;
-        options.landfill_purge_interval = None;
-        let store = Store::open(options).unwrap();
-        let locks = Locks::new(store, format!("host:{}", root.display()), &mortar_logic::locks::Config::default());
-        Self { root: root.to_owned(), locks, _dir: None }
+        Self { root: root.to_owned(), locks: locks_over(root, at, volume_id), _dir: None }
     }
 
     pub(crate) fn connect(&self) -> Arc<Connection> {
-        let client = ClientId(CLIENTS.fetch_add(1, Ordering::Relaxed));
-        let connection = Arc::new(Connection {
-            locks: Arc::clone(&self.locks),
-            client,
-            up: AtomicBool::new(true),
-            fops_left: AtomicI64::new(i64::MAX),
-            sink: Mutex::new(None),
-        });
-        self.locks.connect(client, 100_000, Arc::new(Relay(Arc::downgrade(&connection))));
-        connection
-    }
-}
-
-/// One client's way to one brick.
-pub(crate) struct Connection {
-    locks: Arc<Locks>,
-    client: ClientId,
-    up: AtomicBool,
-    /// After so many more fops the connection is cut.
-    fops_left: AtomicI64,
-    sink: Mutex<Option<Arc<dyn UpcallSink>>>,
-}
-
-struct Relay(std::sync::Weak<Connection>);
-
-impl UpcallSink for Relay {
-    fn upcall(&self, upcall: Upcall) {
-        if let Some(connection) = self.0.upgrade() {
-            connection.tell(upcall);
-        }
-    }
-}
-
-impl Connection {
-    pub(crate) fn cut(&self) {
-        if self.up.swap(false, Ordering::SeqCst) {
-            self.locks.disconnect(self.client);
-            self.tell(Upcall::Down);
-        }
-    }
-
-    pub(crate) fn mend(self: &Arc<Self>) {
-        self.fops_left.store(i64::MAX, Ordering::SeqCst);
-        if !self.up.swap(true, Ordering::SeqCst) {
-            self.locks.connect(self.client, 100_000, Arc::new(Relay(Arc::downgrade(self))));
-            self.tell(Upcall::Up);
-        }
-    }
-
-    pub(crate) fn cut_after(&self, fops: i64) {
-        self.fops_left.store(fops, Ordering::SeqCst);
-    }
-
-    fn tell(&self, upcall: Upcall) {
-        let sink = self.sink.lock().clone();
-        if let Some(sink) = sink {
-            sink.upcall(upcall);
-        }
-    }
-}
-
-#[async_trait]
-impl Fops for Connection {
-    async fn call(&self, ctx: &Context, request: Request) -> Outcome<Reply> {
-        if self.fops_left.fetch_sub(1, Ordering::SeqCst) <= 0 {
-            self.cut();
-        }
-        if !self.up.load(Ordering::SeqCst) {
-            return Err(Errno::ENOTCONN.into());
-        }
-        let ctx = Context { client: self.client, ..ctx.clone() };
-        self.locks.call(&ctx, request).await
-    }
-
-    fn subscribe(&self, sink: Arc<dyn UpcallSink>) {
-        *self.sink.lock() = Some(sink);
-    }
-
-    fn is_up(&self) -> bool {
-        self.up.load(Ordering::SeqCst)
-    }
-
-    fn name(&self) -> &str {
-        "connection"
+        Connection::new("connection", &self.locks, &PretendedSpace::default())
     }
 }
 
@@ -219,8 +119,4 @@ impl Client {
 
 fn brick_ids(volume: &str, count: usize) -> Vec<String> {
     (0..count).map(|at| format!("{volume}-client-{at}")).collect()
-}
-
-pub(crate) fn set_xattr(path: &Path, name: &str, value: &[u8]) {
-    rustix::fs::lsetxattr(path, name, value, rustix::fs::XattrFlags::empty()).unwrap();
 }

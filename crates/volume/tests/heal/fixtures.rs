@@ -1,6 +1,6 @@
 //! Bricks that GlusterFS 10.3 left pending, healed by us: both must hold what its client saw.
 //!
-//! `fixtures/*-brickN.tar.gz` are unpacked with `fixtures/extract.sh`: child N of the volume. `*.manifest.tsv` is what the
+//! `fixtures/*-brickN.tar.gz` are unpacked with the script of the fixtures of crate `brick`: child N of the volume. `*.manifest.tsv` is what the
 //! client saw, `*.heal-info.txt` what GlusterFS's heal info said.
 
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ fn serve(dir: &Path, fixture: &str, volume: &str, count: usize) -> Option<Cluste
     for at in 0..count {
         let root = dir.join(format!("brick{at}"));
         let status = Command::new("sh")
-            .arg(data.join("extract.sh"))
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../brick/tests/fixtures/extract.sh"))
             .arg(data.join(format!("{fixture}-brick{at}.tar.gz")))
             .arg(&root)
             .status()

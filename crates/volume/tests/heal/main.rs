@@ -4,6 +4,9 @@
 
 mod bricks;
 mod concurrent;
+#[path = "../support/connection.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod connection;
 mod files;
 mod fixtures;
 mod interrupted;
@@ -12,18 +15,4 @@ mod scenarios;
 mod split_brain;
 mod tree;
 
-use std::sync::OnceLock;
-
-/// Whether the tests can run here.
-pub(crate) fn can_run() -> bool {
-    static CAN: OnceLock<bool> = OnceLock::new();
-    *CAN.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let flags = rustix::fs::XattrFlags::empty();
-        let can = rustix::fs::lsetxattr(dir.path(), "trusted.mortar.test", b"1", flags).is_ok();
-        if !can {
-            mortar_testkit::needs::skip("needs root and trusted xattrs in the temporary directory");
-        }
-        can
-    })
-}
+pub(crate) use mortar_testkit::needs::trusted_xattrs as can_run;

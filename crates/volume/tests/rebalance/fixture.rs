@@ -12,7 +12,8 @@ use mortar_volume::rebalance::migrate::{Migration, migrate_file};
 use mortar_volume::rebalance::{Error, File, Moved, Subvolume, WriterLock};
 use mortar_volume::replicate::{Options, Replicate};
 
-use crate::bricks::{Brick, Connection};
+use crate::bricks::Brick;
+use crate::connection::Connection;
 
 pub(crate) const SOURCE: SubvolId = SubvolId(0);
 pub(crate) const TARGET: SubvolId = SubvolId(1);

@@ -3,6 +3,9 @@
 #[path = "../heal/bricks.rs"]
 #[allow(dead_code)]
 mod bricks;
+#[path = "../support/connection.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod connection;
 mod crash;
 mod fixture;
 mod moves;

@@ -32,7 +32,7 @@ impl Local {
     pub(crate) fn start() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         if let Err(error) = initialise(directory.path(), VOLUME_ID.parse().unwrap()) {
-            println!("skipped: no brick can be made in {}: {error}", directory.path().display());
+            mortar_testkit::needs::skip(&format!("no brick can be made in {}: {error}", directory.path().display()));
             return None;
         }
         let name = directory.path().display().to_string();
