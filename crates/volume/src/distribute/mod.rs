@@ -10,6 +10,7 @@
 //! files nor this layer's xattrs; no guard of a blocking mutex is held over an await.
 
 mod admin;
+mod attempts;
 mod attributes;
 mod create;
 mod dir;

@@ -7,12 +7,12 @@ use mortar_types::fop::{ChangeReply, Lookup, LookupReply, Unlink};
 use mortar_types::{Context, Dict, Errno, Failure, Gfid, Outcome, Reply, Value};
 
 use super::Core;
+use super::attempts::Attempts;
 use super::dir::nameless;
 use super::known::Hint;
 use super::lock::Ask;
 use super::subvols::Subvol;
 
-const ATTEMPTS_MAX: usize = 3;
 /// Asks a brick for the attributes of what it removed.
 const IATT_IN_XATTR: &str = "dht-get-iatt-in-xattr";
 
@@ -31,7 +31,8 @@ impl Core {
         let name = (request.parent, request.name.clone());
         let mut last = Failure::from(Errno::ENOENT);
         let mut moved_to: Option<Hint> = None;
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = Attempts::default();
+        while let Some(attempt) = attempts.next().await {
             let hint = self.memories.names.get(&name).filter(|_| attempt == 0);
             let Hint { gfid, cached } = match moved_to.take().or(hint) {
                 Some(hint) => hint,

@@ -12,14 +12,13 @@ use mortar_types::fop::{Link, Lookup, LookupReply, Rename, RenameReply, Unlink};
 use mortar_types::{Context, Dict, Errno, Failure, Gfid, Outcome, Reply, Value, keys};
 
 use super::Core;
+use super::attempts::Attempts;
 use super::create::outdated;
 use super::dir::nameless;
 use super::known::Dir;
 use super::lock::Ask;
 use super::lookup::Entry;
 use super::subvols::Subvol;
-
-const ATTEMPTS_MAX: usize = 4;
 
 /// Both names of a rename, resolved.
 struct Pair {
@@ -40,7 +39,8 @@ struct Sides {
 impl Core {
     pub(super) async fn rename(self: &Arc<Self>, ctx: &Context, request: Rename) -> Outcome<Reply> {
         let mut last = Failure::from(Errno::EIO);
-        for attempt in 0..ATTEMPTS_MAX {
+        let mut attempts = Attempts::default();
+        while let Some(attempt) = attempts.next().await {
             let fresh = attempt > 0;
             let old = (request.old_parent, request.old_name.clone());
             let new = (request.new_parent, request.new_name.clone());
