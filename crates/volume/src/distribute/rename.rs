@@ -198,12 +198,29 @@ impl Core {
         let Some(old) = old.filter(|reply| is_data(reply, source.0)) else { return Ok(None) };
         let target = match (target, new) {
             (None, None) => None,
-            // A link file that leads nowhere, for nobody found a file: overwritten.
-            (None, Some(reply)) if linkto::target(&reply.stat, reply.xdata.as_ref()).is_some() => None,
+            // Nobody had found a file before the locks. A link file that leads nowhere is overwritten; one that leads to a
+            // file is somebody's who was faster, and overwriting it would hide that file.
+            (None, Some(reply)) => match linkto::target(&reply.stat, reply.xdata.as_ref()) {
+                Some(at) if !self.leads_to_data(root, pair, at).await? => None,
+                _ => return Ok(None),
+            },
             (Some((gfid, _)), Some(reply)) if is_data(&reply, *gfid) => Some((reply, target_at)),
             _ => return Ok(None),
         };
         Ok(Some(Sides { source: old, source_cached: Arc::clone(&source.1), target }))
+    }
+
+    /// Whether the subvolume that a link file of the new name points to has a file of that name.
+    async fn leads_to_data(&self, root: &Context, pair: &Pair, at: &str) -> Outcome<bool> {
+        let set = &pair.new_dir.set;
+        let Some(at) = set.by_name(at) else { return Ok(false) };
+        let (parent, name) = pair.new.clone();
+        let lookup = Lookup { parent, name, xdata: super::dir::ask(None), ..nameless(Gfid::NULL) };
+        match set.get(at).fop(root, lookup).await {
+            Ok(reply) => Ok(linkto::target(&reply.stat, reply.xdata.as_ref()).is_none()),
+            Err(failure) if matches!(failure.errno, Errno::ENOENT | Errno::ESTALE) => Ok(false),
+            Err(failure) => Err(failure),
+        }
     }
 
     async fn same_file(&self, root: &Context, pair: &Pair, sides: &Sides) -> Outcome<RenameReply> {
