@@ -210,12 +210,17 @@ impl Core {
     }
 
     async fn clean_links(&self, root: &Context, set: &Subvols, at: Arc<Subvol>, gfid: Gfid) -> Outcome<()> {
-        let fd = at.fop(root, Opendir { gfid, xdata: None }).await?.fd;
-        let outcome = self.clean_listed(root, set, &at, gfid, fd).await;
-        drop(at.fop(root, Releasedir { gfid, fd, xdata: None }).await);
+        let outcome = match at.fop(root, Opendir { gfid, xdata: None }).await {
+            Ok(opened) => {
+                let outcome = self.clean_listed(root, set, &at, gfid, opened.fd).await;
+                drop(at.fop(root, Releasedir { gfid, fd: opened.fd, xdata: None }).await);
+                outcome
+            }
+            Err(failure) => Err(failure),
+        };
         match outcome {
             Err(failure) if failure.errno != Errno::ENOTEMPTY => {
-                // Listing a directory that somebody removes meanwhile fails in one way here and in another there.
+                // Opening or listing a directory that somebody removes meanwhile fails in one way here, in another there.
                 self.look_at(root, &at, gfid).await?;
                 Err(failure)
             }
