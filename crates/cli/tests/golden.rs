@@ -1,70 +1,40 @@
 //! The `gluster` face against outputs of GlusterFS 10.3: for each golden record, the answer that GlusterFS's daemon gave is
 //! built by hand, and wording it must give the same bytes, streams and exit code.
 
+mod golden_records;
+
+use golden_records::{Check, words};
+use mortar_api::Freshness;
 use mortar_api::heal::{BrickPending, Entry, EntryState};
 use mortar_api::peer::{Members, Peer, PeerState, Probed};
 use mortar_api::volume::{
     Brick, BrickClient, BrickDetail, BrickRef, Changed, Layout, OptionValue, Process, ProcessKind, State, Volume,
     VolumeStatus,
 };
-use mortar_api::{Error, ErrorKind, Freshness};
+use mortar_cli::Command;
 use mortar_cli::client::CallError;
-use mortar_cli::command::{Asked, parse};
 use mortar_cli::execute::Answer;
-use mortar_cli::face::{Output, gluster};
+use mortar_cli::face::gluster;
 use mortar_cli::run::{Face, word};
-use mortar_cli::{Command, Globals};
 
-/// The record of `file` whose command line is `line`.
-fn golden(file: &str, line: &str) -> Output {
-    let text = std::fs::read_to_string(format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
-    let start = format!("$ {line}\n");
-    let record = text.split_inclusive('\n').collect::<Vec<_>>();
-    let at = record.iter().position(|found| **found == start).unwrap_or_else(|| panic!("no record {line:?} in {file}"));
-    let mut output = Output::default();
-    let mut errors = false;
-    for found in &record[at + 1..] {
-        if let Some(code) = found.strip_prefix("--- exit ") {
-            output.code = code.trim().parse().unwrap();
-            return output;
-        }
-        if *found == "--- stderr\n" {
-            errors = true;
-        } else if errors {
-            output.stderr.push_str(found);
-        } else {
-            output.stdout.push_str(found);
-        }
-    }
-    panic!("record {line:?} in {file} has no exit line");
-}
-
-fn words(line: &str) -> (Globals, Vec<String>) {
-    let words = line.split_whitespace().skip(1).map(str::to_owned).collect();
-    Globals::extract(words).unwrap()
+fn golden(file: &str, line: &str) -> mortar_cli::Output {
+    golden_records::golden(file, line, 0)
 }
 
 fn command(line: &str) -> Command {
-    match parse(&words(line).1, false) {
-        Ok(Asked::Command(command)) => command,
-        other => panic!("{line}: {other:?}"),
-    }
+    golden_records::command(line)
 }
 
-fn check(file: &str, line: &str, answer: Answer) {
-    let output = word(Face::Gluster, words(line).0.format, &command(line), &Ok(answer));
-    assert_eq!(output, golden(file, line), "{line}");
+fn check(file: &'static str, line: &str, answer: Answer) {
+    Check(file).answered_at(line, 0, answer);
 }
 
-fn check_refused(file: &str, line: &str, message: &str) {
-    let refused = Err(CallError::Refused(Error::new(ErrorKind::Invalid, message)));
-    let output = word(Face::Gluster, words(line).0.format, &command(line), &refused);
-    assert_eq!(output, golden(file, line), "{line}");
+fn check_refused(file: &'static str, line: &str, message: &str) {
+    Check(file).refused_at(line, 0, message);
 }
 
-fn check_misuse(file: &str, line: &str) {
-    let misuse = parse(&words(line).1, false).expect_err(line);
-    assert_eq!(gluster::misuse(&misuse), golden(file, line), "{line}");
+fn check_misuse(file: &'static str, line: &str) {
+    Check(file).misused(line);
 }
 
 const GFS1: &str = "7bd0abc2-2bdd-4f02-998b-24d8103b78eb";
@@ -411,7 +381,7 @@ fn misuse_is_told_in_glusterfs_words() {
     ] {
         check_misuse("volume-create.txt", line);
     }
-    let unknown = Globals::extract(vec!["--badopt".into(), "volume".into(), "info".into()]).unwrap_err();
+    let unknown = mortar_cli::Globals::extract(vec!["--badopt".into(), "volume".into(), "info".into()]).unwrap_err();
     assert_eq!(
         gluster::unknown_option(&unknown.to_string()),
         golden("errors-usage.txt", "gluster --badopt volume info")

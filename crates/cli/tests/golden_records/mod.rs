@@ -34,9 +34,16 @@ pub(crate) fn golden(file: &str, line: &str, earlier: usize) -> Output {
     panic!("record {line:?} in {file} has no exit line");
 }
 
-fn words(line: &str) -> (Globals, Vec<String>) {
+pub(crate) fn words(line: &str) -> (Globals, Vec<String>) {
     let words = line.split_whitespace().skip(1).map(str::to_owned).collect();
     Globals::extract(words).unwrap()
+}
+
+pub(crate) fn command(line: &str) -> Command {
+    match parse(&words(line).1, false) {
+        Ok(Asked::Command(command)) => command,
+        other => panic!("{line}: {other:?}"),
+    }
 }
 
 /// Comparisons with the records of one file.
@@ -44,10 +51,7 @@ pub(crate) struct Check(pub(crate) &'static str);
 
 impl Check {
     pub(crate) fn command(&self, line: &str) -> Command {
-        match parse(&words(line).1, false) {
-            Ok(Asked::Command(command)) => command,
-            other => panic!("{line}: {other:?}"),
-        }
+        command(line)
     }
 
     pub(crate) fn answered(&self, line: &str, answer: Answer) {
@@ -61,8 +65,12 @@ impl Check {
     pub(crate) fn refused(&self, line: &str, message: &str) {
         let earlier =
             (0..).find(|at| golden(self.0, line, *at).stdout.contains(message) || golden(self.0, line, *at).code != 0);
+        self.refused_at(line, earlier.unwrap_or(0), message);
+    }
+
+    pub(crate) fn refused_at(&self, line: &str, earlier: usize, message: &str) {
         let refused = Err(CallError::Refused(Error::new(ErrorKind::Invalid, message)));
-        self.same(line, earlier.unwrap_or(0), &refused);
+        self.same(line, earlier, &refused);
     }
 
     pub(crate) fn misused(&self, line: &str) {

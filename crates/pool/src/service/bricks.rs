@@ -17,6 +17,7 @@ use super::rebalance::{absent, can_move_files, gathered};
 use super::volume::{changed, settle};
 use super::{heal, route, status};
 use crate::accuse::{Witness, accuse};
+use crate::bricks::Before;
 use crate::node::{Node, refusal_error};
 
 /// How long heald may take to have the new set of bricks before it is told to begin.
@@ -273,9 +274,20 @@ async fn replace(node: &Arc<Node>, request: api::Replace) -> Result<Changed, Err
     let made = work.make(node, &view.state).await?;
     let reset = Reset { volume: request.volume.clone(), brick: from.clone() };
     let done = exchange(node, before, &reset, command).await;
+    joined(node, before, &work, made, done).await
+}
+
+/// What follows when a brick has come into a set, or has not: it is filled, or nothing is left of it.
+async fn joined(
+    node: &Arc<Node>,
+    before: &Volume,
+    work: &Work,
+    made: Vec<(Uuid, Vec<Before>)>,
+    done: Result<(Changed, Vec<Witness>), Error>,
+) -> Result<Changed, Error> {
     match done {
         Ok((mut answer, witnesses)) => {
-            answer.warnings.extend(settled(node, &request.volume).await);
+            answer.warnings.extend(settled(node, &before.name).await);
             fill(node, before.clone(), witnesses);
             Ok(answer)
         }
@@ -337,18 +349,8 @@ async fn reset_commit(node: &Arc<Node>, request: api::ResetCommit) -> Result<Cha
     let witnesses = place_of(before, &reset.brick).map(|index| others_of_set(before, index)).unwrap_or_default();
     let written = async {
         accuse(node, before, &witnesses, false).await?;
-        node.write(command).await
+        Ok((changed(node.write(command).await?), witnesses))
     };
-    match written.await {
-        Ok(applied) => {
-            let mut answer = changed(applied);
-            answer.warnings.extend(settled(node, &request.volume).await);
-            fill(node, before.clone(), witnesses);
-            Ok(answer)
-        }
-        Err(error) => {
-            work.undo(node, made).await;
-            Err(error)
-        }
-    }
+    let done = written.await;
+    joined(node, before, &work, made, done).await
 }
