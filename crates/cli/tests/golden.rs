@@ -1,6 +1,7 @@
 //! The `gluster` face against outputs of GlusterFS 10.3: for each golden record, the answer that GlusterFS's daemon gave is
 //! built by hand, and wording it must give the same bytes, streams and exit code.
 
+#[allow(dead_code, reason = "each test binary uses its part")]
 mod golden_records;
 
 use golden_records::{Check, words};

@@ -1,5 +1,6 @@
 //! Growing and shrinking in GlusterFS's words: the same bytes, streams and exit codes as GlusterFS 10.3.
 
+#[allow(dead_code, reason = "each test binary uses its part")]
 mod golden_records;
 
 use golden_records::{Check, golden};
