@@ -3,8 +3,9 @@
 
 use mortar_types::{Errno, FileType, Gfid, SubvolId, SubvolMap};
 
-use crate::heal::Children;
+use crate::heal::data::Copy;
 use crate::heal::entry::Decision as Direction;
+use crate::heal::{Children, Resolve};
 
 /// What a child says about the name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +111,28 @@ fn merge(children: Children, seen: &SubvolMap<Seen>) -> Result<Plan, Conflict> {
     Ok(plan)
 }
 
+/// Settles a name that leads to different inodes by `resolve`: the winner's inode stays, wherever it is, and the others
+/// get it (`afr_selfheal_name`'s gfid split-brain, `afr_gfid_split_brain_source`). `None`: the rule settles nothing, or
+/// a directory would have to be thrown away.
+pub fn settle(seen: &SubvolMap<Seen>, copies: &SubvolMap<Option<Copy>>, resolve: Resolve) -> Option<Plan> {
+    let copy = |child: SubvolId| copies[child].unwrap_or_default();
+    let all = Children::all(seen.len());
+    let present = all.filter(|child| matches!(seen[child], Seen::Present { .. }) && copies[child].is_some());
+    let with_content = present.filter(|child| !copy(child).is_arbiter);
+    let winner = resolve.winner(with_content, &copy)?;
+    let Seen::Present { gfid, .. } = seen[winner] else { return None };
+    if gfid.is_null() || all.iter().any(|child| matches!(seen[child], Seen::Unknown(_))) {
+        return None;
+    }
+    let losers = present.filter(|child| seen[child] != seen[winner]);
+    let is_directory = |child| matches!(seen[child], Seen::Present { kind: FileType::Directory, .. });
+    if losers.iter().any(is_directory) {
+        return None;
+    }
+    let create = losers.or(all.filter(|child| seen[child] == Seen::Absent));
+    Some(Plan { delete: losers, create, from: (!create.is_empty()).then_some(winner), ..Plan::default() })
+}
+
 fn require_answers(children: Children, seen: &SubvolMap<Seen>) -> Result<(), Conflict> {
     children.iter().try_for_each(|child| match seen[child] {
         Seen::Unknown(errno) => Err(Conflict::NoAnswer { child, errno }),
@@ -200,5 +223,38 @@ mod tests {
         let conflict = Conflict::NoAnswer { child: SubvolId(0), errno: Errno::ENOTCONN };
         assert_eq!(check(from_zero(), [unknown, file(A)]), Err(conflict));
         assert_eq!(check(both(), [unknown, file(A)]), Err(conflict));
+    }
+
+    fn sized(sizes: &[u64]) -> SubvolMap<Option<Copy>> {
+        sizes.iter().map(|size| Some(Copy { size: *size, ..Copy::default() })).collect::<Vec<_>>().into()
+    }
+
+    #[test]
+    fn of_two_inodes_under_a_name_the_rule_keeps_one_and_gives_it_to_all() {
+        let seen = vec![file(A), file(B), Seen::Absent].into();
+        let copies = vec![sized(&[1])[SubvolId(0)], sized(&[2])[SubvolId(0)], None].into();
+        let plan = settle(&seen, &copies, Resolve::Size).unwrap();
+        assert_eq!((plan.delete, plan.create, plan.from), (only(0), only(0).or(only(2)), Some(SubvolId(1))));
+        let plan = settle(&seen, &copies, Resolve::Child(SubvolId(0))).unwrap();
+        assert_eq!((plan.delete, plan.from), (only(1), Some(SubvolId(0))));
+    }
+
+    #[test]
+    fn a_tie_and_a_directory_that_would_be_lost_settle_nothing() {
+        let files = vec![file(A), file(B)].into();
+        assert_eq!(settle(&files, &sized(&[1, 1]), Resolve::Size), None);
+        assert_eq!(settle(&files, &sized(&[1, 2]), Resolve::Leave), None);
+        let kinds = vec![file(A), dir(B)].into();
+        assert_eq!(settle(&kinds, &sized(&[1, 1]), Resolve::Child(SubvolId(0))), None);
+        assert!(settle(&kinds, &sized(&[1, 1]), Resolve::Child(SubvolId(1))).is_some(), "the file can go");
+    }
+
+    #[test]
+    fn the_copies_that_agree_with_the_winner_stay_and_the_arbiter_is_no_winner() {
+        let seen = vec![file(A), file(B), file(B)].into();
+        let mut copies = sized(&[5, 7, 9]);
+        copies[SubvolId(2)] = Some(Copy { size: 9, is_arbiter: true, ..Copy::default() });
+        let plan = settle(&seen, &copies, Resolve::Size).unwrap();
+        assert_eq!((plan.delete, plan.create, plan.from), (only(0), only(0), Some(SubvolId(1))));
     }
 }

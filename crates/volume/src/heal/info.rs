@@ -79,7 +79,7 @@ async fn find_path(session: &Session<'_>, child: SubvolId, gfid: Gfid) -> Option
 }
 
 /// `None`: nothing to tell (healthy, or gone from every brick).
-async fn judge(session: &Session<'_>, gfid: Gfid) -> Option<(Verdict, Option<String>)> {
+pub(crate) async fn judge(session: &Session<'_>, gfid: Gfid) -> Option<(Verdict, Option<String>)> {
     let mut judged = None;
     for _ in 0..LOOKS_MAX {
         judged = judge_once(session, gfid).await;

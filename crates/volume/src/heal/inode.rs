@@ -1,7 +1,7 @@
 //! Heal of one inode: whatever of metadata, content and names its marks ask for.
 
-use mortar_logic::heal::Children;
 use mortar_logic::heal::metadata::Attributes;
+use mortar_logic::heal::{Children, Resolve};
 use mortar_logic::replicate::changelog::Slot;
 use mortar_types::{Errno, FileType, Gfid};
 
@@ -52,10 +52,25 @@ pub async fn heal(set: &ReplicaSet, gfid: Gfid, scope: Scope) -> Result<State, E
         // The index named it all the same (a crash between mark and index): let the bricks look again.
         session.touch_index(gfid, Some(&entry::purge())).await;
     }
+    if set.policy != Resolve::Leave && total.changed {
+        level_change_times(&session, gfid).await;
+    }
     match total.left {
         Some(error) if !total.changed => Err(error),
         _ if !total.changed => Ok(State::Clean),
         _ => Ok(State::Healed(total)),
+    }
+}
+
+/// The copy that a rule chose may be older than those that it replaced, and a brick does not take a change time back: all
+/// get the latest. Times are no reason for a heal, so a failure is of no consequence.
+async fn level_change_times(session: &Session<'_>, gfid: Gfid) {
+    let looks = session.look(gfid).await;
+    let Some(latest) = looks.newest(session.set.all()).and_then(|child| looks.get(child)) else { return };
+    for (child, look) in session.set.all().iter().filter_map(|child| Some((child, looks.get(child)?))) {
+        if let Err(error) = session.raise_ctime(child, &look.stat, latest.stat.ctime).await {
+            tracing::debug!(%gfid, %error, "change times differ");
+        }
     }
 }
 

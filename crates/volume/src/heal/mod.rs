@@ -3,6 +3,7 @@
 //! * [`set`]: the replica set and one heal's session on it; [`lock`], [`look`]: what every heal does first;
 //! * [`data`], [`metadata`], [`entry`]: one kind of heal each, of one inode; [`inode`]: all three;
 //! * [`index`], [`sweep`]: what is pending, and healing all of it; [`info`]: only telling;
+//! * [`resolve`]: settling split-brain as a person says;
 //! * [`daemon`]: the process `mortar heald`; [`hook`]: heal on access, in a client.
 //!
 //! What is right and what is stale is decided in `mortar_logic::heal`. As in GlusterFS an inode heals only when **all**
@@ -25,6 +26,7 @@ pub mod lock;
 pub mod look;
 pub mod metadata;
 pub mod path;
+pub mod resolve;
 pub mod set;
 pub mod sweep;
 pub mod volfile;

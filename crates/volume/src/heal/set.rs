@@ -63,6 +63,23 @@ impl ReplicaSet {
     }
 }
 
+impl ReplicaSet {
+    /// The same bricks, with another rule for split-brain.
+    pub fn with_policy(&self, policy: Resolve) -> Self {
+        Self {
+            name: self.name.clone(),
+            children: self.children.map(|_, child| Arc::clone(child)),
+            keys: self.keys.clone(),
+            volume_id: self.volume_id,
+            arbiter: self.arbiter,
+            quorum: self.quorum,
+            granular: self.granular,
+            algorithm: self.algorithm,
+            policy,
+        }
+    }
+}
+
 /// One heal at work: the set, and who it is to the bricks. Every session has a lock owner of its own, so that two heals
 /// of one process exclude each other as those of two processes do.
 pub struct Session<'a> {

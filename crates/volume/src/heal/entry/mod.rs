@@ -9,15 +9,16 @@ mod delete;
 mod names;
 
 use bytes::Bytes;
+use mortar_logic::heal::data::Copy;
 use mortar_logic::heal::entry::{Decision, decide, needs_full_crawl};
 use mortar_logic::heal::name::{self, Conflict, Plan, Seen};
 use mortar_logic::heal::undo::undo;
-use mortar_logic::heal::{Children, Matrix, find_direction};
+use mortar_logic::heal::{Children, Matrix, Resolve, find_direction};
 use mortar_logic::replicate::changelog::Slot;
 use mortar_types::{Dict, Gfid, SubvolId, Value, keys};
 
 use crate::heal::error::SplitBrain;
-use crate::heal::look::Looks;
+use crate::heal::look::{Looks, nameless};
 use crate::heal::set::Session;
 use crate::heal::{Error, Healed, index};
 
@@ -154,10 +155,13 @@ impl<'a> Heal<'a> {
                 self.failed.push((child, Error::fop(child, mortar_types::FopKind::Lookup, errno)));
                 return Ok(false);
             }
-            Err(conflict) => {
-                self.conflicts.push((name.clone(), conflict));
-                return Ok(false);
-            }
+            Err(conflict) => match self.settle(&seen, conflict).await {
+                Some(plan) => plan,
+                None => {
+                    self.conflicts.push((name.clone(), conflict));
+                    return Ok(false);
+                }
+            },
         };
         if plan.is_nothing() {
             return Ok(true);
@@ -167,6 +171,24 @@ impl<'a> Heal<'a> {
         let is_right = failures.is_empty();
         self.failed.extend(failures);
         Ok(is_right)
+    }
+
+    /// How the set's policy settles a name that leads to two inodes; `None`: it does not. Directories are never chosen
+    /// between by rule: what is in the other one would go with it (GlusterFS from 11.1 on).
+    async fn settle(&self, seen: &mortar_types::SubvolMap<Seen>, conflict: Conflict) -> Option<Plan> {
+        let policy = self.session.set.policy;
+        let by_person = matches!(policy, Resolve::Child(_));
+        if !matches!(conflict, Conflict::Gfid { .. }) && !(by_person && matches!(conflict, Conflict::Type { .. })) {
+            return None;
+        }
+        let mut copies = mortar_types::SubvolMap::from_fn(seen.len(), |_| None);
+        for (child, seen) in seen.iter() {
+            let Seen::Present { gfid, .. } = *seen else { continue };
+            let reply = self.session.call(child, nameless(gfid, None)).await.ok()?;
+            let (size, is_arbiter) = (reply.stat.size, self.session.set.is_arbiter(child));
+            copies[child] = Some(Copy { size, mtime: reply.stat.mtime, ctime: reply.stat.ctime, is_arbiter });
+        }
+        name::settle(seen, &copies, policy)
     }
 
     async fn apply(
