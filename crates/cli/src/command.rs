@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, Parser};
 
-use mortar_api::heal::Action;
+use mortar_api::heal::{Action, Rule};
 use mortar_api::volume::{BrickRef, Create};
 
 use crate::create;
@@ -30,7 +30,10 @@ pub enum Command {
     VolumeReset { name: String, key: Option<String>, force: bool },
     Heal { name: String, action: Action },
     HealInfo { name: String, view: HealView },
-    HealCount { name: String },
+    HealCount { name: String, replica: Option<BrickRef> },
+    HealSettle { name: String, rule: Rule, target: Option<String> },
+    HealStatistics { name: String },
+    VolumeVerify { name: String },
     Growth(Growth),
     Getspec { name: String },
     UuidGet,
@@ -180,6 +183,7 @@ fn volume_command(volume: Volume) -> Result<Command, String> {
         Volume::Get { name, key } => Command::VolumeGet { name, key },
         Volume::Reset { name, words } => reset(name, &words)?,
         Volume::Heal { name, words } => heal(name, &words)?,
+        Volume::Verify { name } => Command::VolumeVerify { name },
         Volume::AddBrick { name, words } => Command::Growth(growth::add(name, &words)?),
         Volume::RemoveBrick { name, words } => Command::Growth(growth::remove(name, &words)?),
         Volume::ReplaceBrick { name, words } => Command::Growth(growth::replace(name, &words)?),
@@ -258,6 +262,11 @@ fn heal(name: String, words: &[String]) -> Result<Command, String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let action = |action| Command::Heal { name: name.clone(), action };
     let info = |view| Command::HealInfo { name: name.clone(), view };
+    let settle = |rule, target: Option<&str>| Command::HealSettle {
+        name: name.clone(),
+        rule,
+        target: target.map(str::to_owned),
+    };
     Ok(match words.as_slice() {
         [] => action(Action::Index),
         ["full"] => action(Action::Full),
@@ -268,7 +277,15 @@ fn heal(name: String, words: &[String]) -> Result<Command, String> {
         ["info"] => info(HealView::Entries),
         ["info", "summary"] => info(HealView::Summary),
         ["info", "split-brain"] => info(HealView::SplitBrain),
-        ["statistics", "heal-count"] => Command::HealCount { name },
+        ["statistics"] => Command::HealStatistics { name },
+        ["statistics", "heal-count"] => Command::HealCount { name, replica: None },
+        ["statistics", "heal-count", "replica", brick] => {
+            Command::HealCount { name, replica: Some(named_brick(brick)) }
+        }
+        ["split-brain", "bigger-file", file] => settle(Rule::BiggerFile, Some(*file)),
+        ["split-brain", "latest-mtime", file] => settle(Rule::LatestMtime, Some(*file)),
+        ["split-brain", "source-brick", brick] => settle(Rule::SourceBrick(named_brick(brick)), None),
+        ["split-brain", "source-brick", brick, file] => settle(Rule::SourceBrick(named_brick(brick)), Some(*file)),
         _ => return Err(String::new()),
     })
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use mortar_api::brick::Removal;
-use mortar_api::heal::{BrickPending, Heal, Info as HealInfo};
+use mortar_api::heal::{
+    BrickCrawls, BrickPending, Heal, Info as HealInfo, Settle, Settled, Statistics, Verified, Verify,
+};
 use mortar_api::peer::{Detach, List, Members, Probe, Probed, Recover};
 use mortar_api::rebalance::{self, Started};
 use mortar_api::volume::{
@@ -33,6 +35,9 @@ pub enum Answer {
     Removal(Removal),
     Started(Started),
     Rebalance(rebalance::Status),
+    Settled(Vec<Settled>),
+    Crawls(Vec<BrickCrawls>),
+    Verified(Verified),
     Text(String),
 }
 
@@ -69,7 +74,12 @@ pub async fn execute(client: &Client, command: &Command) -> Result<Answer, CallE
             client.call(&Heal { volume: name, action }).await?;
             Answer::Done
         }
-        Command::HealInfo { name, .. } | Command::HealCount { name } => {
+        Command::HealSettle { name, rule, target } => {
+            Answer::Settled(client.call(&Settle { volume: name, rule, target }).await?)
+        }
+        Command::HealStatistics { name } => Answer::Crawls(client.call(&Statistics { volume: name }).await?),
+        Command::VolumeVerify { name } => Answer::Verified(client.call(&Verify { volume: name }).await?),
+        Command::HealInfo { name, .. } | Command::HealCount { name, .. } => {
             Answer::Pending(client.call(&HealInfo { volume: name }).await?)
         }
         Command::Growth(growth) => grow(client, &growth).await?,

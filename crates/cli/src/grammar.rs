@@ -158,6 +158,9 @@ pub enum Volume {
                       rebalance and let it go on."
     )]
     Rebalance { name: String, words: Vec<String> },
+    /// Compare the replicas of a volume beyond what the changelogs say; reads only
+    #[command(override_usage = "volume verify <VOLNAME>")]
+    Verify { name: String },
     // GlusterFS's further words: known, so that abbreviations mean what they mean there, and answered with a sentence.
     #[command(hide = true)]
     Quota(Unserved),

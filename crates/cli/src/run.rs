@@ -102,6 +102,9 @@ fn instead_of_command(face: Face, instead: Instead, words: &[String]) -> Output 
     }
 }
 
+/// A comparison reads the whole volume.
+const VERIFY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
+
 async fn perform(face: Face, globals: &Globals, command: &Command) -> Output {
     if !globals.script
         && let Some(question) = prompt::question(command)
@@ -113,7 +116,11 @@ async fn perform(face: Face, globals: &Globals, command: &Command) -> Output {
             Err(error) => return Output::fail(format!("cannot ask for confirmation: {error}"), 1),
         }
     }
-    let client = Client::new(&globals.socket, globals.timeout);
+    let timeout = match command {
+        Command::VolumeVerify { .. } => globals.timeout.max(VERIFY_TIMEOUT),
+        _ => globals.timeout,
+    };
+    let client = Client::new(&globals.socket, timeout);
     let result = execute(&client, command).await;
     word(face, globals.format, command, &result)
 }

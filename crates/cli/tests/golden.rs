@@ -6,7 +6,9 @@ mod golden_records;
 
 use golden_records::{Check, words};
 use mortar_api::Freshness;
-use mortar_api::heal::{BrickPending, Entry, EntryState};
+use mortar_api::heal::{
+    BrickCrawls, BrickPending, Crawl, Entry, EntryState, SettleFailure, SettleFailureKind, Settled,
+};
 use mortar_api::peer::{Members, Peer, PeerState, Probed};
 use mortar_api::volume::{
     Brick, BrickClient, BrickDetail, BrickRef, Changed, Layout, OptionValue, Process, ProcessKind, State, Volume,
@@ -159,6 +161,7 @@ fn rep3_pending() -> Vec<BrickPending> {
         brick: at(host, path),
         host_uuid: uuid(id),
         connected,
+        replica_set: 0,
         entries: if connected { entries.clone() } else { vec![] },
     };
     vec![
@@ -355,6 +358,60 @@ fn heal() {
         let record = format!("$ {line}\n{}--- exit 0\n", output.stdout);
         assert!(text.contains(&record), "{line}:\n{}", output.stdout);
     }
+}
+
+fn settled(name: &str, directory: bool, failure: Option<(SettleFailureKind, &str)>) -> Settled {
+    let failure = failure.map(|(kind, message)| SettleFailure { kind, message: message.into() });
+    Settled { name: name.into(), directory, failure }
+}
+
+#[test]
+fn split_brain_commands() {
+    let file = "volume-heal-splitbrain.txt";
+    let one = |name: &str, kind, message: &str| Answer::Settled(vec![settled(name, false, Some((kind, message)))]);
+    let choice = SettleFailureKind::NoChoice;
+    let line = "gluster --mode=script volume heal rep2 split-brain";
+    check(file, &format!("{line} bigger-file /sb.txt"), one("/sb.txt", choice, "No bigger file"));
+    check(file, &format!("{line} latest-mtime /sb.txt"), one("/sb.txt", choice, "No difference in mtime"));
+    let missing = one("/nosuch", SettleFailureKind::Lookup, "No such file or directory");
+    check(file, &format!("{line} latest-mtime /nosuch"), missing);
+    let not_split = "File not in split-brain";
+    let directory = "gfid:559fe995-f7c6-438e-8be2-e99d21eb70d7";
+    let entries = vec![
+        settled("gfid:c4d9be7f-021a-4db1-b506-c8a7a511a4ea", false, None),
+        settled(directory, true, Some((SettleFailureKind::NotInSplitBrain, not_split))),
+    ];
+    check(file, &format!("{line} source-brick node1:/bricks/rep2"), Answer::Settled(entries));
+    let none = || Answer::Settled(Vec::new());
+    check("volume-heal.txt", "gluster volume heal rep3 split-brain source-brick node1:/bricks/rep3", none());
+    let not_split = one("/f1", SettleFailureKind::NotInSplitBrain, not_split);
+    check("volume-heal.txt", "gluster volume heal rep3 split-brain latest-mtime /f1", not_split);
+}
+
+#[test]
+fn crawl_statistics() {
+    let crawl = |began, took, healed| Crawl {
+        full: false,
+        began,
+        ended: Some(began + took),
+        healed,
+        split_brain: 0,
+        failed: 0,
+    };
+    let of = |host: &str, crawls| BrickCrawls { brick: at(host, "/bricks/rep2"), crawls };
+    // 2026-11-23 03:23:11 is 1795404191.
+    let first = 1_795_404_191;
+    let bricks = vec![
+        of(
+            "node1",
+            vec![crawl(first, 0, 0), crawl(first + 600, 1, 0), crawl(first + 783, 0, 0), crawl(first + 784, 0, 0)],
+        ),
+        of("node2", vec![crawl(first + 783, 0, 3), crawl(first + 784, 0, 0), crawl(first + 785, 0, 0)]),
+    ];
+    let line = "gluster --mode=script volume heal rep2 statistics";
+    check("volume-heal-splitbrain.txt", line, Answer::Crawls(bricks));
+    let line = "gluster volume heal rep3 statistics heal-count replica node1:/bricks/rep3";
+    check("volume-heal.txt", line, Answer::Pending(rep3_pending()));
 }
 
 #[test]

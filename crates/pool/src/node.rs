@@ -84,6 +84,7 @@ pub(crate) struct Node {
     view: watch::Sender<Arc<View>>,
     /// Held by whoever takes nodes in or moves this one: one at a time.
     pub membership: Semaphore,
+    pub heal_connections: crate::heal_info::Connections,
 }
 
 impl Node {
@@ -131,6 +132,7 @@ impl Node {
             raft: RwLock::new(life),
             view,
             membership: Semaphore::new(1),
+            heal_connections: crate::heal_info::Connections::default(),
         }))
     }
 

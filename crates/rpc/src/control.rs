@@ -9,7 +9,7 @@ mod message;
 mod server;
 
 pub use client::{Client, Error};
-pub use message::{HealProgress, Reply, Request, StatusReply};
+pub use message::{Crawl, HealProgress, Reply, Request, StatusReply, SubvolumeCrawls};
 pub use server::{Handler, Server, serve};
 
 /// The longest line, either way. A status with clients has some hundred bytes per client.

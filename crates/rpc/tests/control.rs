@@ -18,6 +18,7 @@ impl Handler for Brick {
             Request::Reload => Reply::Error { message: "the volfile is gone".into() },
             Request::Heal { .. }
             | Request::Progress { .. }
+            | Request::Crawls { .. }
             | Request::RebalanceStatus
             | Request::RebalanceControl { .. } => std::future::pending().await,
         }

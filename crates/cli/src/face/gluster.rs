@@ -8,7 +8,9 @@ use mortar_api::volume::{OptionValue, Volume};
 use super::Output;
 use super::gluster_growth;
 use super::gluster_heal;
+use super::gluster_split_brain;
 use super::gluster_status;
+use super::plain;
 use super::volume_words::{brick_count, peer_state, state_text, type_text};
 use crate::Command;
 use crate::client::CallError;
@@ -120,7 +122,23 @@ fn success(command: &Command, answer: &Answer) -> Output {
         }
         (Command::Heal { name, action }, _) => Output::out(gluster_heal::started(name, *action)),
         (Command::HealInfo { view, .. }, Answer::Pending(bricks)) => Output::out(gluster_heal::info(*view, bricks)),
-        (Command::HealCount { name }, Answer::Pending(bricks)) => Output::out(gluster_heal::count(name, bricks)),
+        (Command::HealCount { name, replica: None }, Answer::Pending(bricks)) => {
+            Output::out(gluster_heal::count(name, bricks))
+        }
+        (Command::HealCount { name, replica: Some(brick) }, Answer::Pending(bricks)) => {
+            gluster_heal::count_of_replica(name, brick, bricks)
+        }
+        (Command::HealSettle { rule, target: Some(_), .. }, Answer::Settled(settled)) => {
+            gluster_split_brain::one(rule, settled)
+        }
+        (Command::HealSettle { rule, .. }, Answer::Settled(settled)) => {
+            Output::out(gluster_split_brain::all(rule, settled))
+        }
+        // GlusterFS has no such command.
+        (Command::VolumeVerify { name }, Answer::Verified(verified)) => plain::verified_words(name, verified),
+        (Command::HealStatistics { name }, Answer::Crawls(bricks)) => {
+            Output::out(gluster_split_brain::statistics(name, bricks))
+        }
         (Command::UuidGet, Answer::Text(text)) => Output::out(format!("UUID: {text}\n")),
         (_, Answer::Text(text)) => Output::out(text.clone()),
         _ => Output::fail(MISFIT, 1),
@@ -142,7 +160,7 @@ fn failure(command: &Command, why: &str) -> Output {
         Command::Growth(growth) => gluster_growth::failure(growth, why),
         Command::Heal { name, action } => gluster_heal::not_started(name, *action, why),
         // GlusterFS's heal info is a program of its own: it complains on stdout and exits 254.
-        Command::HealInfo { .. } => {
+        Command::HealInfo { .. } | Command::HealSettle { .. } => {
             return Output { stdout: format!("{why}\nVolume heal failed.\n"), stderr: String::new(), code: 254 };
         }
         _ => why.to_owned(),

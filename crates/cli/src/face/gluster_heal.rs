@@ -3,7 +3,9 @@
 use std::fmt::Write;
 
 use mortar_api::heal::{Action, BrickPending, Entry, EntryState};
+use mortar_api::volume::BrickRef;
 
+use super::Output;
 use crate::command::HealView;
 
 /// How an entry is called: its path, or the gfid in angle brackets when no path is known.
@@ -88,6 +90,19 @@ pub(super) fn count(volume: &str, bricks: &[BrickPending]) -> String {
         });
     }
     text
+}
+
+/// `statistics heal-count replica BRICK`: the bricks of its replica set.
+pub(super) fn count_of_replica(volume: &str, brick: &BrickRef, bricks: &[BrickPending]) -> Output {
+    let Some(set) = bricks.iter().find(|of| of.brick == *brick).map(|of| of.replica_set) else {
+        let text = "Gathering count of entries to be healed per replica on volume";
+        return Output::fail(
+            format!("{text} {volume} has been unsuccessful:\nBrick {brick} is not part of volume {volume}"),
+            1,
+        );
+    };
+    let of_set: Vec<BrickPending> = bricks.iter().filter(|of| of.replica_set == set).cloned().collect();
+    Output::out(count(volume, &of_set).replacen("to be healed on", "to be healed per replica on", 1))
 }
 
 fn operation(action: Action) -> &'static str {

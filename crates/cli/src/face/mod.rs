@@ -3,6 +3,7 @@
 pub mod gluster;
 pub mod gluster_growth;
 mod gluster_heal;
+mod gluster_split_brain;
 pub mod gluster_status;
 pub mod plain;
 mod plain_growth;

@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use mortar_api::heal::{Action, BrickPending, Heal, Info, NodeProgress, Progress};
+use mortar_api::heal::{
+    Action, BrickCrawls, BrickPending, Heal, Info, NodeProgress, Progress, Settle, Settled, Statistics, Verified,
+    Verify,
+};
+use mortar_api::volume::BrickRef;
 use mortar_api::{Error, ErrorKind};
 use mortar_logic::pool::{Command, Volume, VolumeState};
-use mortar_rpc::control::{Client, Request};
+use mortar_rpc::control::{Client, Request, SubvolumeCrawls};
 
-use super::internal::{LocalHeal, LocalProgress};
+use super::internal::{LocalCrawls, LocalHeal, LocalProgress};
 use super::route;
 use super::volume::ask;
 use crate::node::Node;
@@ -20,6 +24,9 @@ const CONTROL_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) fn routes(router: Router<Arc<Node>>) -> Router<Arc<Node>> {
     let router = route(router, |node, request: Heal| async move { heal(&node, request).await });
     let router = route(router, |node, request: Info| async move { info(&node, &request).await });
+    let router = route(router, |node, request: Settle| async move { settle(&node, &request).await });
+    let router = route(router, |node, request: Verify| async move { verify(&node, &request).await });
+    let router = route(router, |node, request: Statistics| async move { statistics(&node, &request).await });
     route(router, |node, request: Progress| async move { progress(&node, &request).await })
 }
 
@@ -126,4 +133,44 @@ async fn info(node: &Node, request: &Info) -> Result<Vec<BrickPending>, Error> {
     let volume = healable(Node::find_volume(&view.state, &request.volume)?)?;
     started(volume)?;
     crate::heal_info::pending(node, volume).await
+}
+
+async fn settle(node: &Node, request: &Settle) -> Result<Vec<Settled>, Error> {
+    let view = node.view();
+    let volume = healable(Node::find_volume(&view.state, &request.volume)?)?;
+    started(volume)?;
+    crate::heal_info::settle(node, volume, request).await
+}
+
+async fn verify(node: &Node, request: &Verify) -> Result<Verified, Error> {
+    let view = node.view();
+    let volume = healable(Node::find_volume(&view.state, &request.volume)?)?;
+    started(volume)?;
+    crate::heal_info::verify(node, volume).await
+}
+
+pub(super) async fn local_crawls(node: &Node, request: &LocalCrawls) -> Vec<SubvolumeCrawls> {
+    let asking = async {
+        let client = Client::connect(&node.paths.heald_control()).await.ok()?;
+        client.crawls(&request.volume).await.ok()
+    };
+    // A heald that is not there has swept nothing.
+    tokio::time::timeout(CONTROL_TIMEOUT, asking).await.ok().flatten().unwrap_or_default()
+}
+
+async fn statistics(node: &Node, request: &Statistics) -> Result<Vec<BrickCrawls>, Error> {
+    let view = node.view();
+    let volume = healable(Node::find_volume(&view.state, &request.volume)?)?;
+    started(volume)?;
+    let asked = LocalCrawls { volume: request.volume.clone() };
+    let connected = view.state.members.values().filter(|member| node.peers.is_connected(member.uuid));
+    let answers = connected.map(|member| ask(node, member.uuid, &asked, MEMBER_TIMEOUT));
+    let told: Vec<SubvolumeCrawls> =
+        futures::future::join_all(answers).await.into_iter().flat_map(Result::unwrap_or_default).collect();
+    let of_brick = |(brick, subvolume): (&mortar_logic::pool::Brick, String)| BrickCrawls {
+        brick: BrickRef { host: brick.host.clone(), path: brick.path.clone() },
+        crawls: told.iter().filter(|of| of.subvolume == subvolume).flat_map(|of| of.crawls.clone()).collect(),
+    };
+    let names = volume.bricks.iter().map(|brick| (brick, brick.brick_id.clone()));
+    Ok(names.map(of_brick).collect())
 }

@@ -14,6 +14,7 @@ use mortar_api::heal::NodeProgress;
 use mortar_api::volume::Process;
 use mortar_api::{Error, ErrorKind, Operation};
 use mortar_logic::pool::{Applied, Command};
+use mortar_rpc::control::SubvolumeCrawls;
 use mortar_sys::brick_path::check_overlap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -128,6 +129,13 @@ pub(crate) struct LocalRebalance {
 }
 internal!(LocalRebalance, "internal/rebalance" -> Option<mortar_api::rebalance::Progress>);
 
+/// The last sweeps of this node's heald for the volume, by brick.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LocalCrawls {
+    pub volume: String,
+}
+internal!(LocalCrawls, "internal/crawls" -> Vec<SubvolumeCrawls>);
+
 /// The asked node is no member any more and forms a pool of its own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Released {}
@@ -157,6 +165,8 @@ pub(super) fn routes(router: Router<Arc<Node>>) -> Router<Arc<Node>> {
     let router = route(router, |node, request: LocalRebalance| async move {
         Ok(node.jobs.progress(&node, &request.volume, request.task).await)
     });
+    let router =
+        route(router, |node, request: LocalCrawls| async move { Ok(super::heal::local_crawls(&node, &request).await) });
     let router = route(router, |node, _: Released| async move { released(&node).await });
     let router = guarded(router, heartbeat_admits, |node, caller, request: BeatRequest| async move {
         Ok(heartbeat(&node, caller, &request.0))

@@ -58,6 +58,7 @@ impl Handler for Process {
                 Reply::Ok
             }
             Request::Progress { .. } => Reply::Progress(HealProgress { running: true, ..HealProgress::default() }),
+            Request::Crawls { .. } => Reply::Crawls { subvolumes: Vec::new() },
             Request::RebalanceStatus => Reply::Rebalance(Box::new(self.progress())),
             Request::RebalanceControl { control: Control::Stop } => {
                 self.ended.notify_one();

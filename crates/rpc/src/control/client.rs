@@ -12,7 +12,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{oneshot, watch};
 
 use crate::control::line::{read_line, write_line};
-use crate::control::{HealProgress, Reply, Request, StatusReply};
+use crate::control::{HealProgress, Reply, Request, StatusReply, SubvolumeCrawls};
 
 /// Why a request has no good reply.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +105,14 @@ impl Client {
     pub async fn progress(&self, volume: &str) -> Result<HealProgress, Error> {
         match self.request(&Request::Progress { volume: volume.to_owned() }).await? {
             Reply::Progress(progress) => Ok(progress),
+            _ => Err(Error::Unexpected),
+        }
+    }
+
+    /// Of heald.
+    pub async fn crawls(&self, volume: &str) -> Result<Vec<SubvolumeCrawls>, Error> {
+        match self.request(&Request::Crawls { volume: volume.to_owned() }).await? {
+            Reply::Crawls { subvolumes } => Ok(subvolumes),
             _ => Err(Error::Unexpected),
         }
     }

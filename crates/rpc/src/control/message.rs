@@ -21,6 +21,8 @@ pub enum Request {
     Heal { volume: String, full: bool },
     /// How far the volume's heal is. heald.
     Progress { volume: String },
+    /// The last sweeps of the volume. heald.
+    Crawls { volume: String },
     /// How far the node's part of a rebalance is. `mortar rebalance`.
     RebalanceStatus,
     /// `mortar rebalance`.
@@ -34,11 +36,25 @@ pub enum Reply {
     Ok,
     Status(StatusReply),
     Progress(HealProgress),
+    Crawls {
+        subvolumes: Vec<SubvolumeCrawls>,
+    },
     Rebalance(Box<mortar_api::rebalance::Progress>),
     /// It was not done; a sentence says why.
     Error {
         message: String,
     },
+}
+
+/// One sweep.
+pub type Crawl = mortar_api::heal::Crawl;
+
+/// The sweeps of what one brick knows, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubvolumeCrawls {
+    /// The brick's name in the volfile (`imap0-client-0`).
+    pub subvolume: String,
+    pub crawls: Vec<Crawl>,
 }
 
 /// How far a heal is; the daemon fills in the host's name.

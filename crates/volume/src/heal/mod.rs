@@ -29,6 +29,7 @@ pub mod path;
 pub mod resolve;
 pub mod set;
 pub mod sweep;
+pub mod verify;
 pub mod volfile;
 
 pub use error::{Error, SplitBrain};

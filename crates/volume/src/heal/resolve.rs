@@ -27,7 +27,7 @@ pub enum Target {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Failure {
     /// It is not there, or cannot be looked at.
-    #[error("{0}")]
+    #[error("{}", .0.text())]
     Lookup(Errno),
     #[error("File not in split-brain")]
     NotInSplitBrain,

@@ -14,5 +14,6 @@ mod more;
 mod scenarios;
 mod split_brain;
 mod tree;
+mod verify;
 
 pub(crate) use mortar_testkit::needs::trusted_xattrs as can_run;

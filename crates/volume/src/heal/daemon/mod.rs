@@ -7,6 +7,7 @@
 //! SIGTERM and the control socket's `terminate` end it at once: its locks go with its connections, and every step of a
 //! heal can be repeated.
 
+mod history;
 mod worker;
 
 use std::collections::HashMap;
@@ -242,6 +243,13 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    fn crawls(&self, name: &str) -> Reply {
+        let Some(workers) = self.workers(name) else { return unknown(name) };
+        Reply::Crawls { subvolumes: workers.iter().flat_map(|worker| worker.crawls()).collect() }
+    }
+}
+
 fn unknown(volume: &str) -> Reply {
     Reply::Error { message: format!("volume {volume} is not under the care of this heal daemon") }
 }
@@ -266,6 +274,7 @@ impl Handler for Control {
             }
             Request::Heal { volume, full } => self.0.heal(&volume, full),
             Request::Progress { volume } => self.0.progress(&volume),
+            Request::Crawls { volume } => self.0.crawls(&volume),
             Request::RebalanceStatus | Request::RebalanceControl { .. } => {
                 Reply::Error { message: "this is a heal daemon, not a rebalance".to_owned() }
             }

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mortar_logic::heal::Children;
+use mortar_rpc::control::SubvolumeCrawls;
 use mortar_types::fop::Getxattr;
 use mortar_types::{Gfid, SubvolId, Upcall, UpcallSink, keys};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::heal::Error;
+use crate::heal::daemon::history::History;
 use crate::heal::set::{ReplicaSet, Session};
 use crate::heal::sweep::{Progress, Snapshot, Summary, empty_parking, full_sweep, index_sweep};
 use crate::heal::volfile::Section;
@@ -28,6 +30,7 @@ pub(super) struct Worker {
     node: Uuid,
     heal_timeout: Duration,
     progress: Progress,
+    history: History,
     wake: Arc<Wake>,
     full: AtomicBool,
 }
@@ -54,6 +57,7 @@ impl Worker {
             node,
             heal_timeout: section.heal_timeout,
             progress: Progress::default(),
+            history: History::default(),
             wake,
             full: AtomicBool::new(false),
         })
@@ -69,6 +73,15 @@ impl Worker {
 
     pub(super) fn progress(&self) -> Snapshot {
         self.progress.snapshot()
+    }
+
+    /// Of the bricks of this node; others have none here.
+    pub(super) fn crawls(&self) -> Vec<SubvolumeCrawls> {
+        let of = |(child, brick): (SubvolId, &Arc<dyn mortar_types::Fops>)| SubvolumeCrawls {
+            subvolume: brick.name().to_owned(),
+            crawls: self.history.of(child),
+        };
+        self.set.children.iter().map(of).filter(|of_brick| !of_brick.crawls.is_empty()).collect()
     }
 
     pub(super) fn are_all_up(&self) -> bool {
@@ -116,10 +129,16 @@ impl Worker {
         let is_walker = homes.iter().map(|(_, node)| *node).max() == Some(self.node);
         let mut walked = None;
         if self.full.swap(false, Ordering::Relaxed) && is_walker {
-            walked = Some(full_sweep(&self.set, &self.progress).await?);
+            self.history.begin(local, true);
+            let swept = full_sweep(&self.set, &self.progress).await;
+            self.history.end(local, swept.as_ref().ok());
+            walked = Some(swept?);
             self.report("full", walked.as_ref());
         }
-        let mut summary = index_sweep(&self.set, local, &self.progress).await?;
+        self.history.begin(local, false);
+        let swept = index_sweep(&self.set, local, &self.progress).await;
+        self.history.end(local, swept.as_ref().ok());
+        let mut summary = swept?;
         self.report("index", Some(&summary));
         if summary.left.is_empty() {
             empty_parking(&self.set).await?;
