@@ -178,8 +178,10 @@ impl<'a> Heal<'a> {
     async fn settle(&self, seen: &mortar_types::SubvolMap<Seen>, conflict: Conflict) -> Option<Plan> {
         let policy = self.session.set.policy;
         let by_person = matches!(policy, Resolve::Child(_));
-        if !matches!(conflict, Conflict::Gfid { .. }) && !(by_person && matches!(conflict, Conflict::Type { .. })) {
-            return None;
+        match conflict {
+            Conflict::Gfid { .. } => {}
+            Conflict::Type { .. } if by_person => {}
+            _ => return None,
         }
         let mut copies = mortar_types::SubvolMap::from_fn(seen.len(), |_| None);
         for (child, seen) in seen.iter() {
