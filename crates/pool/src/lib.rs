@@ -15,6 +15,7 @@ mod accuse;
 mod bricks;
 mod daemon;
 mod getspec;
+mod heal_connections;
 mod heal_info;
 mod identity;
 mod jobs;

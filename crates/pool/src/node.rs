@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::heal_connections::Connections;
 use crate::identity::{Authority, Identity, IdentityError, Origin};
 use crate::jobs::Jobs;
 use crate::options::Options;
@@ -84,7 +85,7 @@ pub(crate) struct Node {
     view: watch::Sender<Arc<View>>,
     /// Held by whoever takes nodes in or moves this one: one at a time.
     pub membership: Semaphore,
-    pub heal_connections: crate::heal_info::Connections,
+    pub heal_connections: Connections,
 }
 
 impl Node {
@@ -132,7 +133,7 @@ impl Node {
             raft: RwLock::new(life),
             view,
             membership: Semaphore::new(1),
-            heal_connections: crate::heal_info::Connections::default(),
+            heal_connections: Connections::default(),
         }))
     }
 

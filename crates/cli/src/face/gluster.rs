@@ -10,7 +10,7 @@ use super::gluster_growth;
 use super::gluster_heal;
 use super::gluster_split_brain;
 use super::gluster_status;
-use super::plain;
+use super::plain_heal;
 use super::volume_words::{brick_count, peer_state, state_text, type_text};
 use crate::Command;
 use crate::client::CallError;
@@ -135,7 +135,7 @@ fn success(command: &Command, answer: &Answer) -> Output {
             Output::out(gluster_split_brain::all(rule, settled))
         }
         // GlusterFS has no such command.
-        (Command::VolumeVerify { name }, Answer::Verified(verified)) => plain::verified_words(name, verified),
+        (Command::VolumeVerify { name }, Answer::Verified(verified)) => plain_heal::verified(name, verified),
         (Command::HealStatistics { name }, Answer::Crawls(bricks)) => {
             Output::out(gluster_split_brain::statistics(name, bricks))
         }

@@ -7,6 +7,7 @@ mod gluster_split_brain;
 pub mod gluster_status;
 pub mod plain;
 mod plain_growth;
+mod plain_heal;
 pub mod table;
 pub mod volume_words;
 pub mod xml;

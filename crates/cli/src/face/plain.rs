@@ -1,16 +1,15 @@
 //! `mortar` in text: tables, and what to do next.
 
-use mortar_api::heal::{BrickPending, EntryState, SettleFailureKind, Settled, Verified};
 use mortar_api::peer::{Members, Probed};
 use mortar_api::volume::{ProcessKind, State, Volume, VolumeStatus};
 
 use super::Output;
 use super::gluster;
-use super::gluster_heal::entry_name;
 use super::gluster_status::{port, process_name};
 use super::plain_growth;
+use super::plain_heal;
 use super::table::{row, table};
-use super::volume_words::{brick_count, human_size, peer_state, state_text, type_text};
+use super::volume_words::{brick_count, peer_state, state_text, type_text};
 use crate::Command;
 use crate::client::CallError;
 use crate::command::{HealView, Misuse, StatusView};
@@ -92,9 +91,13 @@ fn success(command: &Command, answer: &Answer) -> Output {
             );
             Output::out(table(&rows))
         }
-        (Command::HealInfo { view: HealView::Entries, .. }, Answer::Pending(bricks)) => Output::out(pending(bricks)),
-        (Command::HealSettle { target, .. }, Answer::Settled(settled)) => settled_words(settled, target.is_some()),
-        (Command::VolumeVerify { name }, Answer::Verified(verified)) => verified_words(name, verified),
+        (Command::HealInfo { view: HealView::Entries, .. }, Answer::Pending(bricks)) => {
+            Output::out(plain_heal::pending(bricks))
+        }
+        (Command::HealSettle { name, target, .. }, Answer::Settled(settled)) => {
+            plain_heal::settled(name, settled, target.is_some())
+        }
+        (Command::VolumeVerify { name }, Answer::Verified(verified)) => plain_heal::verified(name, verified),
         (Command::Growth(growth), answer) => plain_growth::success(growth, answer)
             .map_or_else(|| gluster::render(command, &Ok(answer.clone())), Output::out),
         // Where GlusterFS's words say all there is to say, they serve here too.
@@ -159,80 +162,6 @@ fn status(volume: &VolumeStatus) -> String {
              mortar volume start {} force\n",
             volume.name
         ));
-    }
-    text
-}
-
-/// Names with why they were not settled, if so, and what else can be tried.
-fn settled_words(settled: &[Settled], is_named: bool) -> Output {
-    let mut text = String::new();
-    let mut failed = false;
-    for entry in settled {
-        let Some(failure) = &entry.failure else {
-            text.push_str(&format!("{}: settled\n", entry.name));
-            continue;
-        };
-        // Of all that is pending, what is not in split-brain heals by itself.
-        if !is_named && failure.kind == SettleFailureKind::NotInSplitBrain {
-            continue;
-        }
-        failed = true;
-        let advice = match failure.kind {
-            SettleFailureKind::Lookup => "look for it with: heal VOLUME info split-brain",
-            SettleFailureKind::NotInSplitBrain => "nothing is to be chosen here; it heals by itself if it is pending",
-            SettleFailureKind::NoChoice => "choose the copy by its brick: source-brick HOST:BRICK FILE",
-            SettleFailureKind::Failed => "all bricks must be up; try again, or see heal VOLUME info",
-        };
-        text.push_str(&format!("{}: not settled: {}; {advice}\n", entry.name, failure.message));
-    }
-    if text.is_empty() {
-        text.push_str("Nothing is in split-brain.\n");
-    }
-    Output { stdout: text, stderr: String::new(), code: u8::from(failed) }
-}
-
-pub(super) fn verified_words(volume: &str, verified: &Verified) -> Output {
-    let (names, size) = (verified.names, human_size(verified.bytes));
-    if verified.differences.is_empty() {
-        return Output::out(format!("{names} names and {size} of content compared: the replicas are equal.\n"));
-    }
-    let mut text = String::new();
-    for difference in &verified.differences {
-        let on: Vec<String> = difference.on.iter().map(ToString::to_string).collect();
-        let known = if difference.pending { "  (pending: heals, or see heal info)" } else { "" };
-        text.push_str(&format!("{}  {} on {}{known}\n", difference.path, difference.what, on.join(", ")));
-    }
-    let more = if verified.more { " There are more." } else { "" };
-    let count = verified.differences.len();
-    text.push_str(&format!("{names} names and {size} of content compared: {count} differences.{more}\n"));
-    if verified.differences.iter().any(|difference| !difference.pending) {
-        text.push_str(&format!(
-            "What is not pending was changed behind the bricks' backs or left by an old heal. Keep what is right: remove \
-             a leftover\nthrough a mount, or bring what is missing to all bricks with: mortar volume heal {volume} full\n"
-        ));
-    }
-    Output { stdout: text, stderr: String::new(), code: 1 }
-}
-
-fn pending(bricks: &[BrickPending]) -> String {
-    let mut text = String::new();
-    for brick in bricks {
-        if !brick.connected {
-            text.push_str(&format!("{}: does not answer; heals when it is back\n", brick.brick));
-            continue;
-        }
-        text.push_str(&format!("{}: {} to heal\n", brick.brick, brick.entries.len()));
-        for entry in &brick.entries {
-            let state = match entry.state {
-                EntryState::Pending => "",
-                EntryState::SplitBrain => "  SPLIT-BRAIN",
-                EntryState::PossiblyHealing => "  healing now",
-            };
-            text.push_str(&format!("  {}{state}\n", entry_name(entry)));
-            if let Some(why) = &entry.why {
-                text.push_str(&format!("    {why}\n"));
-            }
-        }
     }
     text
 }

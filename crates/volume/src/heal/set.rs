@@ -61,9 +61,7 @@ impl ReplicaSet {
     pub fn is_private(&self, parent: Gfid, name: &[u8]) -> bool {
         parent.is_root() && name == &self.parking_name()[..]
     }
-}
 
-impl ReplicaSet {
     /// The same bricks, with another rule for split-brain.
     pub fn with_policy(&self, policy: Resolve) -> Self {
         Self {

@@ -4,15 +4,17 @@
 //! Reads only, and takes no locks: what looks different is looked at again a moment later, so that changes on their way
 //! are not reported. What is found is for a person (or a full heal): leftovers of old heals, damage behind a brick's back.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use mortar_logic::heal::name::Seen;
 use mortar_logic::heal::{Children, blocks};
 use mortar_logic::replicate::changelog::Slot;
 use mortar_types::fop::Rchecksum;
 use mortar_types::{Errno, Fd, FileType, Gfid, SubvolId};
+use parking_lot::Mutex;
 
 use crate::heal::entry::seen;
 use crate::heal::look::{Look, Looks};
@@ -21,6 +23,8 @@ use crate::heal::{Error, listing};
 
 /// Differences told at most: a person reads them.
 pub const DIFFERENCES_MAX: usize = 10_000;
+/// Names compared at once: the round trips of one hide behind those of the others, and a client's calls still get through.
+const PARALLEL_MAX: usize = 16;
 /// How often something is looked at before it counts as different.
 const LOOKS_MAX: usize = 3;
 /// Between two looks.
@@ -77,38 +81,41 @@ pub struct Report {
 /// When a brick is down or goes down: of a copy that cannot be seen nothing can be said.
 pub async fn verify(set: &ReplicaSet) -> Result<Report, Error> {
     let session = Session::new(set);
-    let mut walk = Walk { session: &session, report: Report::default(), linked: HashSet::new() };
+    let walk = Walk { session: &session, report: Mutex::default(), linked: Mutex::default() };
     let mut dirs = VecDeque::from([(Gfid::ROOT, Bytes::new())]);
     walk.inode(Gfid::ROOT, &Bytes::from_static(b"/")).await?;
     while let Some((dir, path)) = dirs.pop_front() {
-        let mut names = std::collections::BTreeSet::new();
+        let mut names = BTreeSet::new();
         for child in set.all().iter() {
             names.extend(listing::names(&session, child, dir).await?);
         }
-        for name in names.into_iter().filter(|name| !set.is_private(dir, name)) {
+        let compared = names.into_iter().filter(|name| !set.is_private(dir, name)).map(|name| {
             let path = Bytes::from([&path[..], b"/", &name[..]].concat());
-            if let Some(sub) = walk.name(dir, &name, &path).await? {
-                dirs.push_back((sub, path));
-            }
-            if walk.report.more {
-                return Ok(walk.report);
-            }
+            let walk = &walk;
+            async move { Ok::<_, Error>(walk.name(dir, &name, &path).await?.map(|sub| (sub, path))) }
+        });
+        let mut compared = futures::stream::iter(compared).buffered(PARALLEL_MAX);
+        while let Some(sub) = compared.try_next().await? {
+            dirs.extend(sub);
+        }
+        if walk.report.lock().more {
+            break;
         }
     }
-    Ok(walk.report)
+    Ok(walk.report.into_inner())
 }
 
 struct Walk<'a> {
     session: &'a Session<'a>,
-    report: Report,
+    report: Mutex<Report>,
     /// Inodes with several names that were compared already.
-    linked: HashSet<Gfid>,
+    linked: Mutex<HashSet<Gfid>>,
 }
 
 impl Walk<'_> {
     /// Compares what a name is; the directory to go down into.
-    async fn name(&mut self, dir: Gfid, name: &Bytes, path: &Bytes) -> Result<Option<Gfid>, Error> {
-        self.report.names += 1;
+    async fn name(&self, dir: Gfid, name: &Bytes, path: &Bytes) -> Result<Option<Gfid>, Error> {
+        self.report.lock().names += 1;
         let mut found = None;
         for look in 0..LOOKS_MAX {
             if look > 0 {
@@ -127,7 +134,7 @@ impl Walk<'_> {
             };
             let on: Children = self.session.set.all().iter().filter(differs).collect();
             let Some(one) = on.first() else {
-                let is_new = kind == FileType::Directory || self.linked.insert(gfid);
+                let is_new = kind == FileType::Directory || self.linked.lock().insert(gfid);
                 if is_new {
                     self.inode(gfid, path).await?;
                 }
@@ -143,15 +150,14 @@ impl Walk<'_> {
             found = Some((gfid, difference, on));
         }
         if let Some((gfid, kind, on)) = found {
-            let looks = self.session.look(dir).await;
-            let pending = !looks.matrix(Slot::Entry).is_clean() || !looks.matrix(Slot::Data).is_clean();
+            let pending = is_pending(&self.session.look(dir).await, &[Slot::Entry, Slot::Data]);
             self.tell(Difference { path: path.clone(), gfid, kind, on, pending });
         }
         Ok(None)
     }
 
     /// Compares an inode's attributes and content.
-    async fn inode(&mut self, gfid: Gfid, path: &Bytes) -> Result<(), Error> {
+    async fn inode(&self, gfid: Gfid, path: &Bytes) -> Result<(), Error> {
         let mut differences = Vec::new();
         for look in 0..LOOKS_MAX {
             if look > 0 {
@@ -168,15 +174,14 @@ impl Walk<'_> {
                 return Ok(());
             }
         }
-        let looks = self.session.look(gfid).await;
-        let pending = [Slot::Data, Slot::Metadata, Slot::Entry].iter().any(|slot| !looks.matrix(*slot).is_clean());
+        let pending = is_pending(&self.session.look(gfid).await, &[Slot::Data, Slot::Metadata, Slot::Entry]);
         for (kind, on) in differences {
             self.tell(Difference { path: path.clone(), gfid, kind, on, pending });
         }
         Ok(())
     }
 
-    async fn compare(&mut self, gfid: Gfid, looks: &Looks) -> Result<Vec<(Kind, Children)>, Error> {
+    async fn compare(&self, gfid: Gfid, looks: &Looks) -> Result<Vec<(Kind, Children)>, Error> {
         let set = self.session.set;
         let Some(first) = set.all().first().and_then(|child| looks.get(child)) else { return Ok(Vec::new()) };
         let differing = |among: Children, same: &dyn Fn(&Look) -> bool| {
@@ -220,7 +225,7 @@ impl Walk<'_> {
 
     /// The first block that differs.
     async fn compare_content(
-        &mut self,
+        &self,
         gfid: Gfid,
         size: u64,
         children: Children,
@@ -243,18 +248,23 @@ impl Walk<'_> {
             if !on.is_empty() {
                 return Ok(Some((Kind::Content(offset), on)));
             }
-            self.report.bytes += len;
+            self.report.lock().bytes += len;
         }
         Ok(None)
     }
 
-    fn tell(&mut self, difference: Difference) {
-        if self.report.differences.len() < DIFFERENCES_MAX {
-            self.report.differences.push(difference);
+    fn tell(&self, difference: Difference) {
+        let mut report = self.report.lock();
+        if report.differences.len() < DIFFERENCES_MAX {
+            report.differences.push(difference);
         } else {
-            self.report.more = true;
+            report.more = true;
         }
     }
+}
+
+fn is_pending(looks: &Looks, slots: &[Slot]) -> bool {
+    slots.iter().any(|slot| !looks.matrix(*slot).is_clean())
 }
 
 impl std::fmt::Display for Kind {

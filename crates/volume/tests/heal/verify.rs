@@ -3,7 +3,7 @@
 use mortar_types::SubvolId;
 use mortar_volume::heal::verify::{Kind, verify};
 
-use crate::bricks::{Cluster, set_xattr};
+use crate::bricks::Cluster;
 use crate::files::Files;
 
 async fn cluster() -> Cluster {
@@ -40,7 +40,7 @@ async fn damage_and_leftovers_behind_the_back_of_a_brick_are_found() {
     std::fs::OpenOptions::new().write(true).open(root.join("content")).unwrap().write_at(b"y", 2999).unwrap();
     std::fs::remove_file(root.join("gone")).unwrap();
     std::fs::set_permissions(root.join("mode"), PermissionsExt::from_mode(0o600)).unwrap();
-    set_xattr(&root.join("xattr"), "user.more", b"1");
+    rustix::fs::lsetxattr(root.join("xattr"), "user.more", b"1", rustix::fs::XattrFlags::empty()).unwrap();
     std::fs::hard_link(root.join("links"), root.join("dir/left")).unwrap();
     let report = verify(&cluster.set()).await.unwrap();
     let mut found: Vec<(String, Kind)> = report

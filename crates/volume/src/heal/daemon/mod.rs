@@ -241,9 +241,7 @@ impl Daemon {
         }
         Reply::Progress(total)
     }
-}
 
-impl Daemon {
     fn crawls(&self, name: &str) -> Reply {
         let Some(workers) = self.workers(name) else { return unknown(name) };
         Reply::Crawls { subvolumes: workers.iter().flat_map(|worker| worker.crawls()).collect() }
