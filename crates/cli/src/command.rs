@@ -76,7 +76,7 @@ pub enum Misuse {
 }
 
 /// Top-level words that only `mortar` knows.
-const ROLES: [&str; 7] = ["quickstart", "daemon", "mount", "brick", "heald", "completions", "man"];
+const ROLES: [&str; 8] = ["quickstart", "daemon", "mount", "brick", "heald", "rebalance", "completions", "man"];
 
 /// Reads the words after the program's name. `roles`: whether the binary's own roles are among the words.
 pub fn parse(words: &[String], roles: bool) -> Result<Asked, Misuse> {

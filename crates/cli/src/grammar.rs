@@ -49,6 +49,9 @@ pub enum Top {
     /// Heal this node's volumes (started by the daemon)
     #[command(hide = true)]
     Heald(Heald),
+    /// Do this node's part of a volume's rebalance (started by the daemon)
+    #[command(hide = true)]
+    Rebalance(Rebalance),
     /// Print a shell's completion script
     Completions { shell: clap_complete::Shell },
     /// Write the man pages into a folder
@@ -268,6 +271,38 @@ pub struct Heald {
     pub server: String,
     #[arg(long = "volume")]
     pub volumes: Vec<String>,
+    #[arg(long)]
+    pub control: std::path::PathBuf,
+    #[arg(long)]
+    pub pid_file: std::path::PathBuf,
+    #[arg(long)]
+    pub log_file: std::path::PathBuf,
+    #[arg(long)]
+    pub node_uuid: uuid::Uuid,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct Rebalance {
+    /// The volfile server, HOST:PORT
+    #[arg(long)]
+    pub server: String,
+    #[arg(long)]
+    pub volume: String,
+    /// fix-layout, rebalance, force or decommission
+    #[arg(long)]
+    pub mode: mortar_api::rebalance::Mode,
+    /// What the job is known by in the pool
+    #[arg(long)]
+    pub task: uuid::Uuid,
+    /// Only this directory and what is below it
+    #[arg(long)]
+    pub path: Option<String>,
+    /// Count what would move
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where the job goes on after this process
+    #[arg(long)]
+    pub checkpoint: std::path::PathBuf,
     #[arg(long)]
     pub control: std::path::PathBuf,
     #[arg(long)]

@@ -57,7 +57,7 @@ pub async fn run(face: Face, words: Vec<String>) -> Next {
 }
 
 fn is_role(word: &str) -> bool {
-    matches!(word, "quickstart" | "daemon" | "mount" | "brick" | "heald" | "completions" | "man")
+    matches!(word, "quickstart" | "daemon" | "mount" | "brick" | "heald" | "rebalance" | "completions" | "man")
 }
 
 /// A role's words are plain clap: its options, its help, its complaints.

@@ -73,6 +73,7 @@ fn foreground(options: &Daemon) -> Result<ExitCode> {
         listen: options.listen,
         port: options.port,
         peer_port: options.peer_port,
+        moves_files: true,
         ..mortar_pool::Options::default()
     };
     runtime.block_on(mortar_pool::run(options, move || {

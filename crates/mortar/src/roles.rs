@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use mortar_cli::grammar::{Brick, Heald, Top, Words};
+use mortar_cli::grammar::{Brick, Heald, Rebalance, Top, Words};
 use mortar_cli::run::{Face, Next, print, run};
 use mortar_cli::{Output, documents};
 
@@ -57,6 +57,7 @@ fn play(role: Top) -> ExitCode {
         Top::Daemon(options) => daemon::run(&options),
         Top::Brick(options) => brick(&options),
         Top::Heald(options) => heald(options),
+        Top::Rebalance(options) => rebalance(options),
         Top::Mount(mount) => mount_helper("mount.mortar", &mount.words),
         Top::Quickstart(options) => {
             let runtime = match tokio::runtime::Runtime::new() {
@@ -113,6 +114,30 @@ fn heald(words: Heald) -> ExitCode {
     match runtime.block_on(mortar_volume::heal::daemon::run(options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail("mortar heald", &error),
+    }
+}
+
+fn rebalance(words: Rebalance) -> ExitCode {
+    let options = mortar_volume::rebalance::process::Options {
+        server: words.server,
+        volume: words.volume,
+        mode: words.mode,
+        task: words.task,
+        node_uuid: words.node_uuid,
+        path: words.path,
+        dry_run: words.dry_run,
+        checkpoint: words.checkpoint,
+        control: words.control,
+        pid_file: Some(words.pid_file),
+        log_file: Some(words.log_file),
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail("mortar rebalance", &error),
+    };
+    match runtime.block_on(mortar_volume::rebalance::process::run(options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail("mortar rebalance", &error),
     }
 }
 

@@ -53,6 +53,25 @@ impl Options {
     }
 }
 
+/// A volfile server from the command line: `HOST:PORT`, IPv6 addresses in brackets. `None`: it is none.
+pub(crate) fn endpoint(text: &str) -> Option<Endpoint> {
+    if let Ok(address) = text.parse() {
+        return Some(Endpoint::Address(address));
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    (!host.is_empty()).then_some(())?;
+    Some(Endpoint::Host { host: host.to_owned(), port: port.parse().ok()? })
+}
+
+/// The port where hosts that are asked by TCP have their daemon.
+pub(crate) const fn port_of(server: &Endpoint) -> Option<u16> {
+    match server {
+        Endpoint::Host { port, .. } => Some(*port),
+        Endpoint::Address(address) => Some(address.port()),
+        Endpoint::Unix(_) => None,
+    }
+}
+
 /// Why a server gave no volfile.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum GetspecError {

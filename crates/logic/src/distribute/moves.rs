@@ -48,6 +48,10 @@ pub enum Decision {
     Skip(Skip),
 }
 
+/// Subvolumes whose free space differs by no more are equally full: GlusterFS compares whole percents, too. Else the last
+/// files of every rebalance would stay, only because half of the others have come before them.
+const EVEN_PERCENT: f64 = 1.0;
+
 /// Decides about one file; `None` for a usage that is not known, which stops nothing.
 pub fn decide(file: &File, order: &Order, source: Option<Usage>, target: Option<Usage>) -> Decision {
     if file.hashed == file.cached {
@@ -72,7 +76,7 @@ pub fn decide(file: &File, order: &Order, source: Option<Usage>, target: Option<
         }
         if let Some(source) = source {
             let left = percent(source.free_bytes.saturating_add(file.size_bytes), source.size_bytes);
-            if left > after.free_percent {
+            if left > after.free_percent + EVEN_PERCENT {
                 return Decision::Skip(Skip::WouldUnbalance);
             }
         }
@@ -111,6 +115,13 @@ mod tests {
         assert_eq!(decide(&FILE, &forced, free(900), free(200)), Decision::Move { to: SubvolId(1) });
         assert_eq!(decide(&FILE, &forced, free(900), free(5)), Decision::Skip(Skip::NoRoom));
         assert_eq!(decide(&FILE, &order(), free(50), free(105)), Decision::Skip(Skip::NoRoom));
+    }
+
+    #[test]
+    fn a_noise_of_space_stops_nothing() {
+        assert_eq!(decide(&FILE, &order(), free(500), free(500)), Decision::Skip(Skip::WouldUnbalance));
+        let small = File { size_bytes: 4, ..FILE };
+        assert_eq!(decide(&small, &order(), free(500), free(500)), Decision::Move { to: SubvolId(1) });
     }
 
     #[test]

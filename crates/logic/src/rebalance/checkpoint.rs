@@ -16,11 +16,14 @@ pub struct Directory {
     gfid: String,
     /// From the volume's root, for people; bytes that are no text are replaced.
     pub path: String,
+    /// Its subdirectories are listed, or done.
+    #[serde(default)]
+    pub expanded: bool,
 }
 
 impl Directory {
     pub fn new(gfid: Gfid, path: impl Into<String>) -> Self {
-        Self { gfid: gfid.to_string(), path: path.into() }
+        Self { gfid: gfid.to_string(), path: path.into(), expanded: false }
     }
 
     pub fn root() -> Self {
@@ -37,7 +40,7 @@ impl Directory {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Checkpoint<Counters> {
     version: u32,
-    /// What the job was told to do; another job does not go on from here.
+    /// The job's name; another job does not go on from here, since it marks directories otherwise.
     pub job: String,
     pub pending: Vec<Directory>,
     pub counters: Counters,

@@ -6,6 +6,7 @@ mod bad_input;
 mod brick_fields;
 mod cluster;
 mod exchange;
+mod growth;
 mod howto;
 mod interop;
 mod kill_rounds;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use mortar_logic::distribute::assign::{self, needs_fix};
-use mortar_logic::distribute::layout::{COMMIT_INVALID, Layout, Part};
+use mortar_logic::distribute::layout::{COMMIT_INVALID, Layout, Part, Slot};
 use mortar_logic::distribute::merge;
+use mortar_logic::distribute::space::Usage;
 use mortar_types::fop::{AckReply, Ipc, Lookup, Setxattr, Statfs, StatfsReply};
-use mortar_types::{Context, Dict, Errno, Fops, Gfid, Outcome, Reply, SubvolMap, Value};
+use mortar_types::{Context, Dict, Errno, Fops, Gfid, Outcome, Reply, SubvolId, SubvolMap, Value};
 
 use super::dir::{View, XATTR_COMMIT_HASH, nameless};
 use super::heal::{internal_xdata, layout_locks};
@@ -50,10 +51,31 @@ impl Distribute {
         self.core.fix_layout(ctx, dir).await
     }
 
+    /// The layout that [`Self::fix_layout`] would leave; nothing is changed.
+    pub async fn planned_layout(&self, ctx: &Context, dir: Gfid) -> Outcome<Layout> {
+        let core = &self.core;
+        let (set, root) = (core.set(), super::internal(ctx));
+        let replies = core.look_everywhere(&root, &set, &nameless(dir), None).await;
+        let Some(view) = View::new(replies) else { return Err(Errno::ESTALE.into()) };
+        let members = core.members(&set).await;
+        let terms = core.terms(&set, dir, COMMIT_INVALID);
+        if !needs_fix(&view.layout, &members, &terms) {
+            return Ok(view.layout);
+        }
+        Ok(Layout::new(assign::fix(&view.layout, &members, &terms).map(|_, part| Slot::Part(*part))))
+    }
+
     /// Marks a directory whose files all are where their names belong with the volume's commit hash: names that are
     /// missing there are from now on believed to be missing.
     pub async fn settle(&self, ctx: &Context, dir: Gfid, commit_hash: u32) -> Outcome<()> {
         self.core.settle(ctx, dir, commit_hash).await
+    }
+
+    /// What a subvolume has left, as of the last second. `None`: it does not say.
+    pub async fn usage(&self, at: SubvolId) -> Option<Usage> {
+        let set = self.core.set();
+        let subvol = set.iter().find(|(id, _)| *id == at).map(|(_, subvol)| Arc::clone(subvol))?;
+        subvol.usage().await
     }
 
     /// Begins a rebalance: from now on no directory's commit hash is the volume's until it is settled. Clients believe

@@ -137,3 +137,12 @@ async fn it_comes_back_to_the_only_server() {
     let _server = listener.serve(Arc::new(Shared(running.glusterd)), server::Options::default());
     wait_for(&mut volfile, "two").await;
 }
+
+#[test]
+fn servers_are_named_by_host_or_address_with_a_port() {
+    let host = |host: &str, port| Some(Endpoint::Host { host: host.to_owned(), port });
+    assert_eq!(endpoint("gfs1:24007"), host("gfs1", 24007));
+    assert_eq!(endpoint("127.0.0.1:1"), Some(Endpoint::Address("127.0.0.1:1".parse().unwrap())));
+    assert_eq!(endpoint("[::1]:1"), Some(Endpoint::Address("[::1]:1".parse().unwrap())));
+    assert_eq!((endpoint("gfs1"), endpoint(":1"), endpoint("gfs1:x")), (None, None, None));
+}

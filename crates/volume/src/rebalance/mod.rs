@@ -1,14 +1,25 @@
-//! Rebalance: the move of one file to where its name lies.
+//! Rebalance: directories get layouts over all subvolumes, files move to where their names lie.
 //!
-//! [`migrate`] moves it so that nothing of it is lost whatever dies when, and so that clients of GlusterFS and ours
-//! follow. Which files, and how many at once, is decided by `mortar_logic::distribute::moves` and
-//! `mortar_logic::rebalance`.
+//! [`process`] is the role `mortar rebalance`, one per node and volume while a job runs; [`crawl`] walks the tree, each
+//! directory by a [`visit`]; [`migrate`] moves one file so that nothing of it is lost whatever dies when, and so that
+//! clients of GlusterFS and ours follow. Which files, and how many at once, is decided by
+//! `mortar_logic::distribute::moves` and `mortar_logic::rebalance`.
 
 mod copy;
+pub mod crawl;
+mod listing;
 mod lock;
 mod look;
 pub mod migrate;
+mod orders;
+mod owners;
+mod probe;
+pub mod process;
+mod saved;
+mod slots;
 mod special;
+mod tally;
+mod visit;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +27,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use mortar_api::rebalance::SkipReason;
 use mortar_types::fop::Unlink;
-use mortar_types::{Context, Dict, Errno, Fop, FopKind, Fops, Gfid, LkOwner, Pid};
+use mortar_types::{Context, Dict, Errno, Fop, FopKind, Fops, Gfid, LkOwner, Outcome, Pid, SubvolId, SubvolMap};
+
+use crate::distribute::Distribute;
+use crate::graph::Graph;
 
 /// A subvolume of distribute, as the mover uses it.
 #[derive(Clone)]
@@ -34,6 +48,46 @@ pub struct WriterLock {
     /// The replicate layer's name.
     pub domain: Bytes,
     pub bricks: Vec<Arc<dyn Fops>>,
+}
+
+/// A volume, as a job works on it.
+#[derive(Clone)]
+pub struct Volume {
+    pub layer: Arc<Distribute>,
+    /// In the order of the layer's.
+    pub subvolumes: SubvolMap<Subvolume>,
+}
+
+impl Volume {
+    /// `None`: the graph distributes nothing.
+    pub fn of(graph: &Graph) -> Option<Self> {
+        let layer = Arc::clone(graph.distribute()?);
+        let subvolumes = layer.subvolumes().into_iter().map(|fops| {
+            let set = graph.replica_sets().iter().find(|set| set.section.name == fops.name());
+            let writers = set.map(|set| WriterLock {
+                domain: Bytes::copy_from_slice(set.section.name.as_bytes()),
+                bricks: set.bricks.iter().map(|brick| Arc::clone(brick) as Arc<dyn Fops>).collect(),
+            });
+            Subvolume { fops, writers }
+        });
+        let subvolumes = subvolumes.collect::<Vec<_>>().into();
+        Some(Self { layer, subvolumes })
+    }
+
+    /// Asks the layer as clients do.
+    async fn ask<F: Fop>(&self, request: F) -> Outcome<F::Reply> {
+        let top: &dyn Fops = &*self.layer;
+        top.fop(&Mover::new().ctx, request).await
+    }
+
+    /// One that does not serve.
+    fn away(&self) -> Option<&Subvolume> {
+        self.subvolumes.iter().map(|(_, subvolume)| subvolume).find(|subvolume| !subvolume.fops.is_up())
+    }
+
+    fn by_name(&self, name: &str) -> Option<SubvolId> {
+        self.subvolumes.iter().find(|(_, subvolume)| subvolume.name() == name).map(|(id, _)| id)
+    }
 }
 
 impl Subvolume {

@@ -65,7 +65,7 @@ pub enum Error {
 /// Runs until SIGTERM, SIGINT or the control socket ends it.
 pub async fn run(options: Options) -> Result<(), Error> {
     mortar_observe::init(options.log_file.as_deref(), mortar_observe::Level::Info).map_err(Error::Log)?;
-    let server = endpoint(&options.server).ok_or_else(|| Error::Server(options.server.clone()))?;
+    let server = getspec::endpoint(&options.server).ok_or_else(|| Error::Server(options.server.clone()))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
     if let Some(path) = &options.pid_file {
@@ -93,16 +93,6 @@ pub async fn run(options: Options) -> Result<(), Error> {
         let _ = std::fs::remove_file(path);
     }
     Ok(())
-}
-
-/// `HOST:PORT`, IPv6 addresses in brackets.
-fn endpoint(text: &str) -> Option<Endpoint> {
-    if let Ok(address) = text.parse() {
-        return Some(Endpoint::Address(address));
-    }
-    let (host, port) = text.rsplit_once(':')?;
-    (!host.is_empty()).then_some(())?;
-    Some(Endpoint::Host { host: host.to_owned(), port: port.parse().ok()? })
 }
 
 struct Daemon {
@@ -179,11 +169,7 @@ impl Daemon {
         }
         let volfile = Volfile::parse(text).map_err(|error| error.to_string())?;
         let identity = Identity::of_process(host_name());
-        let port = match &self.server {
-            Endpoint::Host { port, .. } => Some(*port),
-            Endpoint::Address(address) => Some(address.port()),
-            Endpoint::Unix(_) => None,
-        };
+        let port = getspec::port_of(&self.server);
         let sections = sections(&volfile, &identity, port).map_err(|error| error.to_string())?;
         let mut volumes = self.volumes.lock();
         let volume = volumes.get_mut(name).ok_or("the volume is not under care")?;
@@ -289,15 +275,6 @@ fn host_name() -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn servers_are_named_by_host_or_address_with_a_port() {
-        let host = |host: &str, port| Some(Endpoint::Host { host: host.to_owned(), port });
-        assert_eq!(endpoint("gfs1:24007"), host("gfs1", 24007));
-        assert_eq!(endpoint("127.0.0.1:1"), Some(Endpoint::Address("127.0.0.1:1".parse().unwrap())));
-        assert_eq!(endpoint("[::1]:1"), Some(Endpoint::Address("[::1]:1".parse().unwrap())));
-        assert_eq!((endpoint("gfs1"), endpoint(":1"), endpoint("gfs1:x")), (None, None, None));
-    }
-
     /// A volfile that came before its volume was entered was once taken as done, and the node never healed.
     #[tokio::test]
     async fn a_volfile_of_a_volume_that_is_not_entered_is_not_taken_as_done() {
@@ -309,7 +286,7 @@ mod tests {
             pid_file: None,
             log_file: None,
         };
-        let server = endpoint(&options.server).unwrap();
+        let server = getspec::endpoint(&options.server).unwrap();
         let daemon = Arc::new(Daemon { server, options, volumes: Mutex::default(), stop: Notify::new() });
         let volfile = include_str!("../../../../wire/tests/fixtures/volfiles/replica2.shd.vol");
         assert_eq!(daemon.load("imap0", volfile), Err("the volume is not under care".to_owned()));
