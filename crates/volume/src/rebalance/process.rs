@@ -191,7 +191,7 @@ impl Handler for Answers {
             }
             // The volfile is followed anyway.
             Request::Reload => Reply::Ok,
-            Request::Heal { .. } | Request::Progress { .. } => {
+            Request::Heal { .. } | Request::Progress { .. } | Request::Crawls { .. } => {
                 Reply::Error { message: "this is a rebalance, not a heal daemon".to_owned() }
             }
         }
