@@ -28,9 +28,14 @@ pub enum Judged {
     /// A link file where lookups look for it.
     Pointer,
     /// A file that lookups do not find at the first place; `moves`: this job moves it there.
-    Misplaced { hashed: SubvolId, moves: bool },
+    Misplaced {
+        hashed: SubvolId,
+        moves: bool,
+    },
     /// A link file where nobody looks, to where the name lies: the rest of a move that was cut off.
-    Leftover { hashed: SubvolId },
+    Leftover {
+        hashed: SubvolId,
+    },
     /// No place by this layout, or nothing to this job.
     Ignored,
 }

@@ -13,7 +13,8 @@ use super::list::Listing;
 use super::subvols::{Subvol, Subvols};
 
 /// Marks the layer's own numbers. Numbers without it are those of the only subvolume, handed through while there was one.
-const OWN: i64 = 1 << 62;
+/// Those from 1 << 62 on are quick-read's, which takes them out of what passes it.
+const OWN: i64 = 1 << 61;
 const O_CREAT: u32 = 0o100;
 const O_EXCL: u32 = 0o200;
 const O_TRUNC: u32 = 0o1000;
@@ -155,5 +156,20 @@ impl Core {
     pub(super) fn release_fd(&self, fd: Fd) -> bool {
         let closed = self.fds.table.lock().remove(&fd);
         closed.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Once both layers counted from the same number, and a file just created was taken for one that was not open yet.
+    #[test]
+    fn quick_read_does_not_take_this_layers_numbers_for_its_own() {
+        for count in [0, 1, OWN - 1] {
+            let fd = Fd(OWN | count);
+            assert!(is_own(fd) && !crate::quick_read::is_deferred(fd), "{fd:?}");
+        }
+        assert!(!is_own(Fd(7)) && !is_own(Fd::ANONYMOUS));
     }
 }

@@ -12,7 +12,7 @@ use mortar_types::fop::Open;
 use mortar_types::{Context, Dict, Errno, Fd, Fops, Gfid, Outcome};
 use parking_lot::Mutex;
 
-/// The first own number.
+/// The first own number. Distribute's are below.
 const OWN: i64 = 1 << 62;
 /// Opens under way at once when many files must be opened together.
 const OPENS_MAX: usize = 64;
@@ -20,7 +20,7 @@ const OPENS_MAX: usize = 64;
 /// An open below, shared by all who need it.
 type Opening = Shared<BoxFuture<'static, Outcome<Fd>>>;
 
-pub(super) const fn is_own(fd: Fd) -> bool {
+pub(crate) const fn is_own(fd: Fd) -> bool {
     fd.0 >= OWN
 }
 

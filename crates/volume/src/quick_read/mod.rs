@@ -28,6 +28,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use cache::Cache;
+#[cfg(test)]
+pub(crate) use deferred::is_own as is_deferred;
 use deferred::{Fds, Opener, is_own};
 use names::{Hint, Names};
 pub use options::Options;

@@ -75,8 +75,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let desk = Desk::new(options.mode, options.dry_run);
     let told = Arc::new(Notify::new());
     let handler = Arc::new(Answers { desk: Arc::clone(&desk), told: Arc::clone(&told) });
-    let control = serve(&options.control, handler)
-        .map_err(|source| Error::Control { path: options.control.clone(), source })?;
+    let control =
+        serve(&options.control, handler).map_err(|source| Error::Control { path: options.control.clone(), source })?;
     tracing::info!(volume = options.volume, mode = %options.mode, task = %options.task, "rebalance begins");
     let pid_file = options.pid_file.clone();
     let mut work = tokio::spawn(work(options, server, Arc::clone(&desk)));
@@ -205,7 +205,9 @@ mod tests {
     #[test]
     fn the_throttle_is_an_option_of_distribute() {
         let volfile = |option: &str| {
-            let text = format!("volume c\n type protocol/client\nend-volume\nvolume d\n type cluster/distribute\n{option} subvolumes c\nend-volume\n");
+            let text = format!(
+                "volume c\n type protocol/client\nend-volume\nvolume d\n type cluster/distribute\n{option} subvolumes c\nend-volume\n"
+            );
             Volfile::parse(&text).unwrap()
         };
         assert_eq!(level(&volfile(" option rebal-throttle lazy\n")), Level::Lazy);

@@ -356,8 +356,7 @@ impl OneFile {
 
     async fn migrate(&self, target: SubvolId) -> Result<Moved, Error> {
         let file = File { parent: self.parent, name: self.entry.name.clone(), gfid: self.entry.stat.gfid };
-        let migration =
-            Migration { subvolumes: &self.crawl.volume.subvolumes, file: &file, source: self.at, target };
+        let migration = Migration { subvolumes: &self.crawl.volume.subvolumes, file: &file, source: self.at, target };
         migrate_file(migration).await
     }
 
