@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use mortar_testkit::lab::Lab;
 use mortar_testkit::{needs, wait};
 
@@ -60,29 +60,88 @@ fn grow(lab: &Lab) -> Result<String> {
     Ok(status)
 }
 
-fn two_hosts_become_four() -> Result<()> {
+/// The volume's size as applications see it, KiB.
+fn size_kib(lab: &Lab) -> Result<u64> {
+    let df = lab.host("kolab").ok(&format!("df -Pk {SPOOL} | tail -1"))?;
+    df.split_whitespace().nth(1).and_then(|size| size.parse().ok()).context("df has no size")
+}
+
+/// Two hosts with a filled spool, two that have not joined yet.
+fn filled(folders: usize) -> Result<Lab> {
     let lab = cluster::lab(4)?;
     cluster::create_imap0(&lab, cluster::System::Mortar)?;
     cluster::mount_spool(&lab)?;
     cluster::both_bricks_written(&lab)?;
-    fill(&lab, 10, 30)?;
-    let before = sums(&lab)?;
+    fill(&lab, folders, 30)?;
+    Ok(lab)
+}
+
+/// Data files on a host's brick: no link file, nothing of the brick's own.
+fn data_files(lab: &Lab, host: &str) -> Result<Vec<String>> {
+    let line = format!("cd {BRICK} && find . -path ./.glusterfs -prune -o -type f ! -perm 1000 -print");
+    Ok(lab.host(host).ok(&line)?.lines().map(str::to_owned).collect())
+}
+
+fn two_hosts_become_four_and_two_again() -> Result<()> {
+    let lab = filled(10)?;
+    let (before, size) = (sums(&lab)?, size_kib(&lab)?);
     let ledger = Ledger::start(&lab, 100_000)?;
     ledger.grows(50, PATIENCE)?;
     println!("{}", grow(&lab)?);
+    let grown = size_kib(&lab)?;
+    ensure!(grown > size * 19 / 10 && grown < size * 21 / 10, "df says {grown} KiB after {size} KiB");
+    ledger.grows(50, PATIENCE)?;
+    ensure!(sums(&lab)? == before, "the tree has changed:\n{before}\n--\n{}", sums(&lab)?);
+    ensure!(data_files(&lab, "gfs3")?.len() > 100, "gfs3 has only {:?}", data_files(&lab, "gfs3")?);
+
+    let (gfs1, bricks) = (lab.host("gfs1"), format!("imap0 gfs3:{BRICK} gfs4:{BRICK}"));
+    gfs1.ok(&format!("echo y | gluster volume remove-brick {bricks} start"))?;
+    println!("{}", completed(&lab, &format!("remove-brick {bricks}"))?);
     let written = ledger.grows(50, PATIENCE).and_then(|()| ledger.stopped(PATIENCE));
     let promises = written.map_err(|error| error.context(cluster::logs(lab.host("kolab"))))?;
+    gfs1.ok(&format!("echo y | gluster volume remove-brick {bricks} commit"))?;
     promises.kept()?;
-    let after = sums(&lab)?;
-    ensure!(before == after, "the tree has changed:\n{before}\n--\n{after}");
-    let moved = lab.host("gfs3").ok(&format!("find {BRICK}/user -type f -size +0 | wc -l"))?;
-    ensure!(moved.trim().parse::<usize>().is_ok_and(|moved| moved > 100), "gfs3 has {moved} files");
+    ensure!(sums(&lab)? == before, "the tree has changed:\n{before}\n--\n{}", sums(&lab)?);
+    for host in ["gfs3", "gfs4"] {
+        let left = data_files(&lab, host)?;
+        ensure!(left.is_empty(), "{host} still has {left:?}");
+    }
+    let shrunk = size_kib(&lab)?;
+    ensure!(shrunk < size * 11 / 10, "df says {shrunk} KiB after {grown} KiB");
+    Ok(())
+}
+
+/// The processes that move files, on every host, killed as often as asked for while they work.
+fn killed_movers_are_followed(kills: usize) -> Result<()> {
+    let lab = filled(30)?;
+    let before = sums(&lab)?;
+    let gfs1 = lab.host("gfs1");
+    for host in ["gfs3", "gfs4"] {
+        gfs1.ok(&format!("gluster peer probe {host}"))?;
+    }
+    gfs1.ok(&format!("gluster volume add-brick imap0 gfs3:{BRICK} gfs4:{BRICK}"))?;
+    gfs1.ok("gluster volume rebalance imap0 start")?;
+    let mut killed = 0;
+    for _ in 0..kills {
+        std::thread::sleep(Duration::from_millis(1900));
+        killed += ["gfs1", "gfs2"].iter().map(|host| lab.host(host).kill("rebalance --server")).sum::<usize>();
+    }
+    ensure!(killed > 0, "nothing was killed");
+    println!("{killed} killed\n{}", completed(&lab, "rebalance imap0")?);
+    ensure!(sums(&lab)? == before, "the tree has changed:\n{before}\n--\n{}", sums(&lab)?);
     Ok(())
 }
 
 #[test]
-fn a_volume_doubles_while_mail_is_written() {
-    if needs::met("a_volume_doubles_while_mail_is_written", &needs::LAB) {
-        cluster::must(two_hosts_become_four());
+fn a_volume_doubles_and_shrinks_again_while_mail_is_written() {
+    if needs::met("a_volume_doubles_and_shrinks_again_while_mail_is_written", &needs::LAB) {
+        cluster::must(two_hosts_become_four_and_two_again());
+    }
+}
+
+#[test]
+fn a_rebalance_that_is_killed_goes_on() {
+    if needs::met("a_rebalance_that_is_killed_goes_on", &needs::LAB) {
+        cluster::must(killed_movers_are_followed(3));
     }
 }
