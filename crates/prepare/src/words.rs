@@ -1,0 +1,101 @@
+//! A plan in words.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::facts::{Node, Tool};
+use crate::plan::Plan;
+
+/// `10.0 GiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    for (unit, shift) in UNITS {
+        if bytes >> shift > 0 {
+            return format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64);
+        }
+    }
+    format!("{bytes} bytes")
+}
+
+/// What is on a device: a text per signature, or one for a partition without any.
+pub fn holding(node: &Node) -> Vec<String> {
+    let mounted = match node.mounts.first() {
+        Some(at) => format!(", mounted on {}", at.display()),
+        None => String::new(),
+    };
+    let mut texts: Vec<String> = Vec::new();
+    for found in node.signatures.iter().filter(|found| found.kind != "PMBR") {
+        let what = match found.kind.as_str() {
+            "gpt" | "dos" => format!("{} partition table", found.kind),
+            kind => kind.to_owned(),
+        };
+        let label = found.label.as_ref().map(|label| format!(" \"{label}\"")).unwrap_or_default();
+        let text = format!("{what}{label} on {} ({}{mounted})", node.path.display(), size(node.size_bytes));
+        // A GPT has its signature at both ends of the disk.
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    if texts.is_empty() && (node.partition_label.is_some() || !node.mounts.is_empty()) {
+        texts.push(format!("partition {} ({}{mounted})", node.path.display(), size(node.size_bytes)));
+    }
+    texts
+}
+
+/// The whole plan: what is lost, then the commands.
+pub fn describe(plan: &Plan, device: &Path, size_bytes: u64) -> String {
+    let mut text = String::new();
+    let place = format!("{} ({})", device.display(), size(size_bytes));
+    if plan.steps.is_empty() {
+        return format!("{place} is prepared already. The brick's folder: {}\n", plan.brick.display());
+    }
+    if plan.destroys.is_empty() {
+        let _ = writeln!(text, "{place}: nothing on it will be lost.");
+    } else {
+        let _ = writeln!(text, "{place}: ALL OF THIS WILL BE LOST:");
+        for lost in &plan.destroys {
+            let _ = writeln!(text, "  {lost}");
+        }
+    }
+    text.push_str("Steps:\n");
+    for (number, step) in (1..).zip(&plan.steps) {
+        let _ = writeln!(text, "  {number}. {step}");
+    }
+    text
+}
+
+/// What to install, `None` if nothing is missing.
+pub fn missing(tools: &[Tool]) -> Option<String> {
+    if tools.is_empty() {
+        return None;
+    }
+    let programs: Vec<&str> = tools.iter().map(|tool| tool.program()).collect();
+    let mut packages: Vec<&str> = tools.iter().map(|tool| tool.package()).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    let packages = packages.join(" ");
+    Some(format!(
+        "not installed: {}.\nDebian and Ubuntu: apt install {packages}. Fedora and its kin: dnf install {packages}",
+        programs.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_tools_are_named_with_their_packages_once() {
+        let text = missing(&[Tool::Pvcreate, Tool::Lvcreate, Tool::MkfsXfs]).unwrap();
+        assert!(text.starts_with("not installed: pvcreate, lvcreate, mkfs.xfs.\n"), "{text}");
+        assert!(text.contains("apt install lvm2 xfsprogs."), "{text}");
+        assert_eq!(missing(&[]), None);
+    }
+
+    #[test]
+    fn sizes_have_one_decimal_and_a_binary_unit() {
+        assert_eq!(size(10 << 30), "10.0 GiB");
+        assert_eq!(size(1 << 40), "1.0 TiB");
+        assert_eq!(size(512), "512 bytes");
+    }
+}
