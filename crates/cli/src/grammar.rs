@@ -43,9 +43,8 @@ pub enum Top {
     Daemon(Daemon),
     /// Mount a volume: mortar mount SERVER:/VOLUME DIR [-o OPTIONS]
     Mount(Mount),
-    /// Serve one brick (started by the daemon)
-    #[command(hide = true)]
-    Brick(Brick),
+    /// Prepare a disk for a brick
+    Brick(BrickWords),
     /// Heal this node's volumes (started by the daemon)
     #[command(hide = true)]
     Heald(Heald),
@@ -246,21 +245,77 @@ pub struct Mount {
     pub words: Vec<String>,
 }
 
+/// `mortar brick prepare …`, or the options with which the daemon starts a brick's process.
+#[derive(Args, Debug, Clone)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct BrickWords {
+    #[command(subcommand)]
+    pub task: Option<BrickTask>,
+    #[command(flatten)]
+    pub serve: Option<Brick>,
+}
+
+#[derive(Subcommand, Debug, Clone)]
+pub enum BrickTask {
+    /// Make a disk a mounted file system with a brick folder: partition, format, fstab, mount
+    Prepare(Prepare),
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct Prepare {
+    /// A whole disk, which gets a GPT, or a partition, which is used as it is
+    pub device: std::path::PathBuf,
+    /// Make the brick a logical volume
+    #[arg(long)]
+    pub lvm: bool,
+    /// With --lvm: how much of the volume group to leave for snapshots
+    #[arg(long, requires = "lvm", default_value = "10%", value_name = "SHARE")]
+    pub spare: String,
+    #[arg(long, default_value = "ext4", value_name = "TYPE")]
+    pub fs: BrickFileSystem,
+    /// Where to mount it, now and at boot
+    #[arg(long, value_name = "DIR")]
+    pub mount: std::path::PathBuf,
+    /// The brick's folder, below the mount point
+    #[arg(long, default_value = "brick", value_name = "NAME")]
+    pub brick: std::path::PathBuf,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Also when the device is mounted or holds something, which is then destroyed
+    #[arg(long)]
+    pub force: bool,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The table of file systems to add the mount to
+    #[arg(long, default_value = "/etc/fstab", value_name = "FILE")]
+    pub fstab: std::path::PathBuf,
+}
+
+/// File systems that a brick may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum BrickFileSystem {
+    Ext4,
+    Xfs,
+}
+
+/// Serve one brick (started by the daemon).
 #[derive(Args, Debug, Clone)]
 pub struct Brick {
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub volfile: std::path::PathBuf,
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub listen: std::net::IpAddr,
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub port: u16,
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub control: std::path::PathBuf,
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub pid_file: std::path::PathBuf,
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub log_file: std::path::PathBuf,
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub node_uuid: uuid::Uuid,
 }
 
@@ -322,6 +377,28 @@ mod tests {
     #[test]
     fn the_grammar_is_sound() {
         Words::command().debug_assert();
+    }
+
+    fn brick(words: &str) -> Result<BrickWords, clap::Error> {
+        match Words::try_parse_from(words.split(' '))?.top {
+            Top::Brick(brick) => Ok(brick),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn brick_is_both_a_task_and_a_process() {
+        let prepare = brick("mortar brick prepare /dev/vdb --lvm --mount /srv/gfs --dry-run").unwrap();
+        let Some(BrickTask::Prepare(prepare)) = prepare.task else { panic!("prepare is a task") };
+        assert_eq!((prepare.spare.as_str(), prepare.fs), ("10%", BrickFileSystem::Ext4));
+
+        let process = "mortar brick --volfile v --listen ::1 --port 1 --control c --pid-file p --log-file l \
+                       --node-uuid 00000000-0000-4000-8000-000000000000";
+        let serve = brick(&process.split_whitespace().collect::<Vec<_>>().join(" ")).unwrap();
+        assert!(serve.task.is_none() && serve.serve.is_some());
+
+        assert!(brick("mortar brick --volfile v").is_err(), "the process needs all its options");
+        assert!(brick("mortar brick prepare /dev/vdb --mount /srv/gfs --spare 10%").is_err(), "--spare wants --lvm");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod daemon;
 mod glusterd_args;
+mod prepare;
 mod quickstart;
 mod roles;
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use mortar_cli::grammar::{Brick, Heald, Rebalance, Top, Words};
+use mortar_cli::grammar::{Brick, BrickTask, BrickWords, Heald, Rebalance, Top, Words};
 use mortar_cli::run::{Face, Next, print, run};
 use mortar_cli::{Output, documents};
 
@@ -12,7 +12,7 @@ use mortar_mount::helper::{Asked, HelperError};
 use mortar_mount::options::Options;
 use mortar_mount::{glusterfs_args, helper};
 
-use crate::{daemon, glusterd_args, quickstart};
+use crate::{daemon, glusterd_args, prepare, quickstart};
 
 fn finish(output: &Output) -> ExitCode {
     print(output);
@@ -55,7 +55,12 @@ pub(crate) fn glusterd(words: &[String]) -> ExitCode {
 fn play(role: Top) -> ExitCode {
     match role {
         Top::Daemon(options) => daemon::run(&options),
-        Top::Brick(options) => brick(&options),
+        Top::Brick(BrickWords { task: Some(BrickTask::Prepare(words)), .. }) => match prepare::run(&words) {
+            Ok(output) => finish(&output),
+            Err(error) => fail("mortar brick prepare", &error),
+        },
+        Top::Brick(BrickWords { serve: Some(options), .. }) => brick(&options),
+        Top::Brick(_) => fail("mortar brick", &"nothing to do; see `mortar brick prepare --help`"),
         Top::Heald(options) => heald(options),
         Top::Rebalance(options) => rebalance(options),
         Top::Mount(mount) => mount_helper("mount.mortar", &mount.words),

@@ -67,7 +67,8 @@ fn run(tool: Tool, words: &[String]) -> Result<(), String> {
 
 /// Whether the running kernel lists device-mapper among its drivers.
 pub fn has_device_mapper() -> bool {
-    fs::read_to_string("/proc/devices").is_ok_and(|drivers| drivers.lines().any(|line| line.ends_with(" device-mapper")))
+    fs::read_to_string("/proc/devices")
+        .is_ok_and(|drivers| drivers.lines().any(|line| line.ends_with(" device-mapper")))
 }
 
 /// Waits for the device that the step made.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::LOGICAL_VOLUME;
 use crate::facts::{Facts, Node, Place, Tool};
 use crate::fstab;
 use crate::recognise::{Found, Made, Stage, recognise};
@@ -9,7 +10,6 @@ use crate::refusal::Refusal;
 use crate::request::Request;
 use crate::step::{Step, first_partition, fstab_line};
 use crate::words::holding;
-use crate::LOGICAL_VOLUME;
 
 /// XFS wants 300 MiB and LVM some room beside it.
 pub const SIZE_BYTES_MIN: u64 = 512 << 20;
@@ -59,7 +59,8 @@ pub fn plan(request: &Request, facts: &Facts, uuid: &str) -> Result<Plan, Refusa
     }
     let made = build(request, facts, stage, uuid, &mut steps)?;
     attach(request, facts, &made, &mut steps)?;
-    let mut missing: Vec<Tool> = steps.iter().filter_map(Step::tool).filter(|tool| !facts.tools.contains(tool)).collect();
+    let mut missing: Vec<Tool> =
+        steps.iter().filter_map(Step::tool).filter(|tool| !facts.tools.contains(tool)).collect();
     missing.sort_unstable();
     missing.dedup();
     Ok(Plan { steps, destroys, missing, brick: request.brick_path() })

@@ -89,7 +89,8 @@ impl Machine {
         for name in names {
             disk.partitions.push(self.node(&Path::new("/dev").join(&name), &sysfs.join(&name), 0)?);
         }
-        let explained = disk.partitions.iter().any(|part| !part.mounts.is_empty() || !part.holders.is_empty() || part.swap);
+        let explained =
+            disk.partitions.iter().any(|part| !part.mounts.is_empty() || !part.holders.is_empty() || part.swap);
         if explained {
             disk.node.claimed = false;
         }
@@ -104,7 +105,11 @@ impl Machine {
         let mut holders = Vec::new();
         if depth < HOLDERS_DEPTH_MAX {
             for name in names(&sysfs.join("holders")).unwrap_or_default() {
-                holders.push(self.node(&Path::new("/dev").join(&name), &Path::new("/sys/class/block").join(&name), depth + 1)?);
+                holders.push(self.node(
+                    &Path::new("/dev").join(&name),
+                    &Path::new("/sys/class/block").join(&name),
+                    depth + 1,
+                )?);
             }
         }
         let swap = self.swaps.iter().any(|swap| swap == path);

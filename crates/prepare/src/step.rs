@@ -9,21 +9,52 @@ use crate::{LABEL, LOGICAL_VOLUME};
 /// One step. What it makes is named in it, so that it can be shown before anything is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    Unmount { at: PathBuf },
-    SwapOff { device: PathBuf },
+    Unmount {
+        at: PathBuf,
+    },
+    SwapOff {
+        device: PathBuf,
+    },
     /// Removes every signature, so that no tool takes the old content for live.
-    Wipe { device: PathBuf },
+    Wipe {
+        device: PathBuf,
+    },
     /// A GPT with one partition over the whole disk.
-    Partition { device: PathBuf, partition: PathBuf, lvm: bool },
-    PhysicalVolume { device: PathBuf },
-    VolumeGroup { group: String, device: PathBuf },
+    Partition {
+        device: PathBuf,
+        partition: PathBuf,
+        lvm: bool,
+    },
+    PhysicalVolume {
+        device: PathBuf,
+    },
+    VolumeGroup {
+        group: String,
+        device: PathBuf,
+    },
     /// A logical volume with `percent` of the group.
-    LogicalVolume { group: String, percent: u8 },
-    MakeFileSystem { file_system: FileSystem, device: PathBuf, uuid: String },
-    MakeFolder { path: PathBuf },
+    LogicalVolume {
+        group: String,
+        percent: u8,
+    },
+    MakeFileSystem {
+        file_system: FileSystem,
+        device: PathBuf,
+        uuid: String,
+    },
+    MakeFolder {
+        path: PathBuf,
+    },
     /// `replaces`: a line to be taken out.
-    Fstab { line: String, replaces: Option<String> },
-    Mount { file_system: FileSystem, device: PathBuf, at: PathBuf },
+    Fstab {
+        line: String,
+        replaces: Option<String>,
+    },
+    Mount {
+        file_system: FileSystem,
+        device: PathBuf,
+        at: PathBuf,
+    },
 }
 
 /// The partition that [`Step::Partition`] makes: a `p` parts the number from a name that ends in a digit.

@@ -99,7 +99,10 @@ fn prepares_and_repeats(file_system: FileSystem) {
     let facts = disk.facts(&request);
     let uuid = facts.disk.partitions[0].signatures[0].uuid.clone().unwrap();
     let name = file_system.name();
-    assert!(table.contains(&format!("UUID={uuid} {} {name} noatime,nofail 0 ", disk.mount_point().display())), "{table}");
+    assert!(
+        table.contains(&format!("UUID={uuid} {} {name} noatime,nofail 0 ", disk.mount_point().display())),
+        "{table}"
+    );
     assert_eq!(facts.disk.partitions[0].mounts, [disk.mount_point()]);
 
     assert_eq!(disk.steps(&request).unwrap(), [], "the repeat finds nothing to do");
@@ -108,7 +111,10 @@ fn prepares_and_repeats(file_system: FileSystem) {
     assert!(Command::new("umount").arg(disk.mount_point()).status().unwrap().success());
     fs::write(disk.fstab(), "").unwrap();
     let steps = disk.steps(&request).unwrap();
-    assert!(!steps.iter().any(|step| matches!(step, Step::MakeFileSystem { .. } | Step::Partition { .. })), "{steps:?}");
+    assert!(
+        !steps.iter().any(|step| matches!(step, Step::MakeFileSystem { .. } | Step::Partition { .. })),
+        "{steps:?}"
+    );
     disk.apply(&steps).unwrap();
     assert_eq!(fs::read_to_string(request.brick_path().join("mail")).unwrap(), "kept");
 }
