@@ -26,7 +26,7 @@ pub struct Node {
     /// It is swapped to.
     pub swap: bool,
     /// Devices built upon it (device-mapper, md).
-    pub holders: Vec<Node>,
+    pub holders: Vec<Self>,
     /// The kernel refuses to open it for its sole use, although nothing above says why.
     pub claimed: bool,
 }
