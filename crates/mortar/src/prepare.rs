@@ -40,6 +40,7 @@ fn request(words: &Prepare) -> Result<Request, Error> {
         mount: words.mount.components().collect(),
         brick: words.brick.components().collect(),
         force: words.force,
+        fstab: words.fstab.clone(),
     };
     request.check().map_err(Refusal::from)?;
     Ok(request)
@@ -51,7 +52,7 @@ pub(crate) fn run(words: &Prepare) -> Result<Output, Error> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    let facts = probe::probe(&request, &words.fstab)?;
+    let facts = probe::probe(&request)?;
     let uuid = uuid::Uuid::new_v4().to_string();
     let planned = plan(&request, &facts, &uuid)?;
     let described = words::describe(&planned, &facts.disk.node.path, facts.disk.node.size_bytes);
@@ -71,10 +72,10 @@ pub(crate) fn run(words: &Prepare) -> Result<Output, Error> {
         return Ok(Output::fail("Nothing was done.", 1));
     }
     // The answer was given for what was shown. Somebody may have mounted or formatted the device since.
-    if probe::probe(&request, &words.fstab)? != facts {
+    if probe::probe(&request)? != facts {
         return Err(Error::Changed);
     }
-    apply::apply(&planned.steps, &words.fstab, &mut |step: &Step| {
+    apply::apply(&planned.steps, &mut |step: &Step| {
         let _ = writeln!(stderr(), "{step}");
     })?;
     Ok(Output::out(format!("Prepared. The brick's folder: {}\n", planned.brick.display())))

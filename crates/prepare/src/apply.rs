@@ -4,11 +4,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::facts::Tool;
 use crate::fstab;
+use crate::program::program;
 use crate::step::{Performed, Step};
 
 /// How long the kernel and udev may take to show a new partition or logical volume.
@@ -23,20 +23,21 @@ pub struct Error {
 }
 
 /// Performs the steps in order. `begins` hears of each before it is done.
-pub fn apply(steps: &[Step], fstab: &Path, begins: &mut dyn FnMut(&Step)) -> Result<(), Error> {
+pub fn apply(steps: &[Step], begins: &mut dyn FnMut(&Step)) -> Result<(), Error> {
     for step in steps {
         begins(step);
-        perform(step, fstab).map_err(|message| Error { step: step.clone(), message })?;
+        perform(step).map_err(|message| Error { step: step.clone(), message })?;
     }
     Ok(())
 }
 
-fn perform(step: &Step, fstab: &Path) -> Result<(), String> {
+fn perform(step: &Step) -> Result<(), String> {
     match step {
         Step::MakeFolder { path } => fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display())),
-        Step::Fstab { line, replaces } => {
-            change_fstab(fstab, line, replaces.as_deref()).map_err(|error| format!("{}: {error}", fstab.display()))
+        Step::Fstab { table, line, replaces } => {
+            change_fstab(table, &|text| fstab::with_line(text, line, replaces.as_deref()))
         }
+        Step::FstabWithout { table, line } => change_fstab(table, &|text| fstab::without(text, &[line])),
         _ => {
             let Performed::By(tool, words) = step.performed() else { return Ok(()) };
             run(tool, &words)?;
@@ -46,11 +47,8 @@ fn perform(step: &Step, fstab: &Path) -> Result<(), String> {
 }
 
 fn run(tool: Tool, words: &[String]) -> Result<(), String> {
-    let output = Command::new(tool.program())
+    let output = program(tool.program())
         .args(words)
-        .stdin(Stdio::null())
-        .env("LC_ALL", "C")
-        .env("LVM_SUPPRESS_FD_WARNINGS", "1")
         .output()
         .map_err(|error| format!("{}: {error} (package {})", tool.program(), tool.package()))?;
     if output.status.success() {
@@ -81,15 +79,19 @@ fn await_device(step: &Step) -> Result<(), String> {
     let started = Instant::now();
     while !device.exists() {
         if started.elapsed() > DEVICE_WAIT {
-            return Err(format!("{} does not appear; try: partx --update {}", device.display(), device.display()));
+            return Err(format!("{} does not appear; does udev run, and what does dmesg say?", device.display()));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
 }
 
+fn change_fstab(path: &Path, change: &dyn Fn(&str) -> String) -> Result<(), String> {
+    rewrite(path, change).map_err(|error| format!("{}: {error}", path.display()))
+}
+
 /// Writes the table anew beside the old one and renames, so that a crash leaves one or the other.
-fn change_fstab(path: &Path, line: &str, replaces: Option<&str>) -> io::Result<()> {
+fn rewrite(path: &Path, change: &dyn Fn(&str) -> String) -> io::Result<()> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let (table, mode) = match fs::read_to_string(&path) {
         Ok(table) => (table, fs::metadata(&path)?.permissions().mode()),
@@ -100,7 +102,7 @@ fn change_fstab(path: &Path, line: &str, replaces: Option<&str>) -> io::Result<(
     name.push(".mortar-new");
     let fresh = PathBuf::from(name);
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&fresh)?;
-    file.write_all(fstab::with_line(&table, line, replaces).as_bytes())?;
+    file.write_all(change(&table).as_bytes())?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.sync_all()?;
     fs::rename(&fresh, &path)?;
@@ -120,7 +122,7 @@ mod tests {
         let table = folder.path().join("fstab");
         fs::write(&table, "a\n").unwrap();
         fs::set_permissions(&table, fs::Permissions::from_mode(0o600)).unwrap();
-        change_fstab(&table, "b", None).unwrap();
+        rewrite(&table, &|text| format!("{text}b\n")).unwrap();
         assert_eq!(fs::read_to_string(&table).unwrap(), "a\nb\n");
         assert_eq!(fs::metadata(&table).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -130,7 +132,7 @@ mod tests {
     fn a_missing_table_is_made() {
         let folder = tempfile::tempdir().unwrap();
         let table = folder.path().join("fstab");
-        change_fstab(&table, "b", None).unwrap();
+        rewrite(&table, &|text| format!("{text}b\n")).unwrap();
         assert_eq!(fs::read_to_string(&table).unwrap(), "b\n");
     }
 }

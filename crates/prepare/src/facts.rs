@@ -35,8 +35,8 @@ pub struct Node {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Disk {
     pub node: Node,
-    /// It is itself a partition: no table is made on it.
-    pub is_partition: bool,
+    /// It is itself a partition or a logical volume: no table is made on it.
+    pub used_as_it_is: bool,
     pub read_only: bool,
     pub partitions: Vec<Node>,
 }
@@ -46,7 +46,7 @@ pub struct Disk {
 pub struct Lvm {
     /// Every volume group of the machine.
     pub groups: Vec<String>,
-    /// The physical volumes on the disk or its partitions: device, group (`None`: in no group).
+    /// The physical volumes on the disk or its partitions: canonical device, group (`None`: in no group).
     pub physical: Vec<(PathBuf, Option<String>)>,
     /// Logical volumes of the group that the request would use.
     pub logical: Vec<String>,
@@ -78,10 +78,11 @@ pub enum Tool {
     Mount,
     Umount,
     Swapoff,
+    Systemctl,
 }
 
 impl Tool {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Parted,
         Self::Wipefs,
         Self::Pvcreate,
@@ -92,6 +93,7 @@ impl Tool {
         Self::Mount,
         Self::Umount,
         Self::Swapoff,
+        Self::Systemctl,
     ];
 
     pub const fn program(self) -> &'static str {
@@ -106,6 +108,7 @@ impl Tool {
             Self::Mount => "mount",
             Self::Umount => "umount",
             Self::Swapoff => "swapoff",
+            Self::Systemctl => "systemctl",
         }
     }
 
@@ -117,6 +120,7 @@ impl Tool {
             Self::Pvcreate | Self::Vgcreate | Self::Lvcreate => "lvm2",
             Self::MkfsExt4 => "e2fsprogs",
             Self::MkfsXfs => "xfsprogs",
+            Self::Systemctl => "systemd",
         }
     }
 }
@@ -134,5 +138,7 @@ pub struct Facts {
     pub brick_exists: bool,
     /// The text of the table of file systems.
     pub fstab: String,
+    /// systemd runs, which mounts from its own reading of that table.
+    pub systemd: bool,
     pub tools: BTreeSet<Tool>,
 }

@@ -21,6 +21,17 @@ pub fn line_for<'a>(table: &'a str, target: &Path) -> Option<Line<'a>> {
     })
 }
 
+/// The lines whose source is one of `sources`.
+pub fn lines_of<'a>(table: &'a str, sources: &[String]) -> Vec<Line<'a>> {
+    let line = |text: &'a str| Some(Line { text, source: text.split_whitespace().next()? });
+    table.lines().filter_map(line).filter(|line| sources.iter().any(|source| source == line.source)).collect()
+}
+
+/// The table without the lines `gone`.
+pub fn without(table: &str, gone: &[&str]) -> String {
+    table.lines().filter(|line| !gone.contains(line)).flat_map(|line| [line, "\n"]).collect()
+}
+
 /// The table with `line` in the place of `replaced`, or at its end.
 pub fn with_line(table: &str, line: &str, replaced: Option<&str>) -> String {
     let mut text = String::with_capacity(table.len() + line.len() + 2);
@@ -52,6 +63,13 @@ mod tests {
         let line = line_for(TABLE, Path::new("/srv/gfs")).unwrap();
         assert_eq!(line.source, "/dev/vdb");
         assert_eq!(line_for(TABLE, Path::new("/srv")), None);
+    }
+
+    #[test]
+    fn lines_are_found_by_their_source_and_taken_out() {
+        let found = lines_of(TABLE, &["UUID=9".into(), "/dev/vdb".into()]);
+        assert_eq!(found, [Line { text: "/dev/vdb\t/srv/gfs/  ext4 defaults 1 2", source: "/dev/vdb" }]);
+        assert_eq!(without(TABLE, &[found[0].text]), "# a comment /srv/gfs\nUUID=1 / ext4 defaults 0 1\n");
     }
 
     #[test]

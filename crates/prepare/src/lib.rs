@@ -10,6 +10,7 @@ pub mod facts;
 pub mod fstab;
 pub mod plan;
 pub mod probe;
+mod program;
 pub mod recognise;
 pub mod refusal;
 pub mod request;

@@ -39,6 +39,7 @@ pub fn plan(request: &Request, facts: &Facts, uuid: &str) -> Result<Plan, Refusa
     }
     let mut steps = Vec::new();
     let mut destroys = Vec::new();
+    let mut table = facts.fstab.clone();
     let stage = match recognise(request, facts) {
         Found::Ours(stage) => stage,
         Found::Inactive => {
@@ -47,7 +48,9 @@ pub fn plan(request: &Request, facts: &Facts, uuid: &str) -> Result<Plan, Refusa
         Found::Foreign => {
             destroys = holdings(facts);
             clear(request, facts, &mut steps)?;
-            if disk.is_partition { Stage::Partition(disk.node.path.clone()) } else { Stage::Disk }
+            table = drop_stale_lines(request, facts, &mut steps);
+            wipe(facts, &mut steps);
+            if disk.used_as_it_is { Stage::Partition(disk.node.path.clone()) } else { Stage::Disk }
         }
     };
     if !matches!(stage, Stage::Made(_)) {
@@ -58,7 +61,7 @@ pub fn plan(request: &Request, facts: &Facts, uuid: &str) -> Result<Plan, Refusa
         }
     }
     let made = build(request, facts, stage, uuid, &mut steps)?;
-    attach(request, facts, &made, &mut steps)?;
+    attach(request, facts, &table, &made, &mut steps)?;
     let mut missing: Vec<Tool> =
         steps.iter().filter_map(Step::tool).filter(|tool| !facts.tools.contains(tool)).collect();
     missing.sort_unstable();
@@ -74,7 +77,8 @@ fn clear(request: &Request, facts: &Facts, steps: &mut Vec<Step>) -> Result<(), 
             check_not_system(holder)?;
             return Err(Refusal::Held { device: node.path.clone(), by: holder.path.clone() });
         }
-        for at in &node.mounts {
+        // The latest mount first: an earlier one may lie below it.
+        for at in node.mounts.iter().rev() {
             if !request.force {
                 return Err(Refusal::Mounted { device: node.path.clone(), at: at.clone() });
             }
@@ -90,10 +94,28 @@ fn clear(request: &Request, facts: &Facts, steps: &mut Vec<Step>) -> Result<(), 
     if !request.force {
         return Err(Refusal::Signed { device: facts.disk.node.path.clone(), holds: holdings(facts) });
     }
-    // Partitions first: with the table gone, their signatures would come back to light at the same place.
-    let signed = facts.disk.partitions.iter().chain([&facts.disk.node]).filter(|node| !node.signatures.is_empty());
-    steps.extend(signed.map(|node| Step::Wipe { device: node.path.clone() }));
     Ok(())
+}
+
+/// Takes the lines that mount what is destroyed out of the table of file systems; the table that remains.
+fn drop_stale_lines(request: &Request, facts: &Facts, steps: &mut Vec<Step>) -> String {
+    let mut sources = Vec::new();
+    for node in nodes(facts) {
+        sources.push(node.path.to_string_lossy().into_owned());
+        for uuid in node.signatures.iter().filter_map(|found| found.uuid.as_ref()) {
+            sources.extend([format!("UUID={uuid}"), format!("UUID=\"{uuid}\""), format!("/dev/disk/by-uuid/{uuid}")]);
+        }
+    }
+    let stale: Vec<&str> = fstab::lines_of(&facts.fstab, &sources).iter().map(|line| line.text).collect();
+    steps
+        .extend(stale.iter().map(|line| Step::FstabWithout { table: request.fstab.clone(), line: (*line).to_owned() }));
+    fstab::without(&facts.fstab, &stale)
+}
+
+/// Removes the signatures; the partitions' first: with the table gone, they would come back to light at the same place.
+fn wipe(facts: &Facts, steps: &mut Vec<Step>) {
+    let signed = nodes(facts).filter(|node| !node.signatures.is_empty());
+    steps.extend(signed.map(|node| Step::Wipe { device: node.path.clone() }));
 }
 
 fn check_not_system(node: &Node) -> Result<(), Refusal> {
@@ -107,7 +129,10 @@ fn check_not_system(node: &Node) -> Result<(), Refusal> {
 fn check_unused(facts: &Facts, stage: &Stage, steps: &[Step]) -> Result<(), Refusal> {
     // An active volume of our own group holds the partition, and is what gets the file system.
     if matches!(stage, Stage::Bare(_) | Stage::Group) {
-        return Ok(());
+        return match &facts.lvm.logical_node {
+            Some(volume) if volume.claimed => Err(Refusal::Busy(volume.path.clone())),
+            _ => Ok(()),
+        };
     }
     for node in nodes(facts) {
         let freed = steps.iter().any(|step| match step {
@@ -179,7 +204,7 @@ fn build(request: &Request, facts: &Facts, stage: Stage, uuid: &str, steps: &mut
 }
 
 /// The steps from a file system to a mounted one with the brick's folder.
-fn attach(request: &Request, facts: &Facts, made: &Made, steps: &mut Vec<Step>) -> Result<(), Refusal> {
+fn attach(request: &Request, facts: &Facts, table: &str, made: &Made, steps: &mut Vec<Step>) -> Result<(), Refusal> {
     let at = &request.mount;
     if let Some(elsewhere) = made.mounts.iter().find(|mount| *mount != at) {
         return Err(Refusal::MountedElsewhere { device: made.device.clone(), at: elsewhere.clone() });
@@ -191,7 +216,11 @@ fn attach(request: &Request, facts: &Facts, made: &Made, steps: &mut Vec<Step>) 
             steps.push(Step::MakeFolder { path: at.clone() });
         }
     }
-    steps.extend(fstab_step(request, facts, made)?);
+    steps.extend(fstab_step(request, table, made)?);
+    let changed = steps.iter().any(|step| matches!(step, Step::Fstab { .. } | Step::FstabWithout { .. }));
+    if changed && facts.systemd {
+        steps.push(Step::ReloadSystemd);
+    }
     if !mounted {
         steps.push(Step::Mount { file_system: request.file_system, device: made.device.clone(), at: at.clone() });
     }
@@ -214,16 +243,17 @@ fn check_mount_point(request: &Request, facts: &Facts, steps: &[Step]) -> Result
     }
 }
 
-fn fstab_step(request: &Request, facts: &Facts, made: &Made) -> Result<Option<Step>, Refusal> {
+fn fstab_step(request: &Request, table: &str, made: &Made) -> Result<Option<Step>, Refusal> {
     let line = fstab_line(request.file_system, &made.uuid, &request.mount);
-    let Some(found) = fstab::line_for(&facts.fstab, &request.mount) else {
-        return Ok(Some(Step::Fstab { line, replaces: None }));
+    let fstab = || request.fstab.clone();
+    let Some(found) = fstab::line_for(table, &request.mount) else {
+        return Ok(Some(Step::Fstab { table: fstab(), line, replaces: None }));
     };
     if found.source == format!("UUID={}", made.uuid) || Path::new(found.source) == made.device {
         return Ok(None);
     }
     if request.force {
-        return Ok(Some(Step::Fstab { line, replaces: Some(found.text.to_owned()) }));
+        return Ok(Some(Step::Fstab { table: fstab(), line, replaces: Some(found.text.to_owned()) }));
     }
     Err(Refusal::FstabTaken { at: request.mount.clone(), line: found.text.to_owned() })
 }
@@ -235,5 +265,6 @@ fn nodes(facts: &Facts) -> impl Iterator<Item = &Node> {
 
 /// What is on the device, in words.
 fn holdings(facts: &Facts) -> Vec<String> {
-    [&facts.disk.node].into_iter().chain(&facts.disk.partitions).flat_map(holding).collect()
+    let on = |node| holding(node, &facts.lvm);
+    [&facts.disk.node].into_iter().chain(&facts.disk.partitions).flat_map(on).collect()
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
 
 use crate::LOGICAL_VOLUME;
 use crate::facts::{Disk, Facts, Lvm, Node, Place, Signature, Tool};
+use crate::program::{find, program};
 use crate::request::Request;
 
 /// Why the machine could not be looked at.
@@ -29,7 +29,7 @@ pub enum Error {
 const HOLDERS_DEPTH_MAX: u32 = 8;
 
 /// Everything a plan depends on.
-pub fn probe(request: &Request, fstab: &Path) -> Result<Facts, Error> {
+pub fn probe(request: &Request) -> Result<Facts, Error> {
     let machine = Machine::read()?;
     let disk = machine.disk(&request.device)?;
     let tools = tools();
@@ -37,12 +37,14 @@ pub fn probe(request: &Request, fstab: &Path) -> Result<Facts, Error> {
     let mounted_there = machine.mounted_at(&request.mount);
     let place = place(&request.mount);
     let brick_exists = request.brick_path().is_dir();
-    let fstab = match fs::read_to_string(fstab) {
+    let fstab = match fs::read_to_string(&request.fstab) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(Error::Read { path: fstab.to_owned(), error }),
+        Err(error) => return Err(Error::Read { path: request.fstab.clone(), error }),
     };
-    Ok(Facts { disk, lvm, place, mounted_there, brick_exists, fstab, tools })
+    // As sd_booted(3) asks.
+    let systemd = Path::new("/run/systemd/system").is_dir();
+    Ok(Facts { disk, lvm, place, mounted_there, brick_exists, fstab, systemd, tools })
 }
 
 /// A line of mountinfo.
@@ -79,7 +81,7 @@ impl Machine {
         let sysfs = sysfs(&path)?;
         let mut disk = Disk {
             node: self.node(&path, &sysfs, 0)?,
-            is_partition: sysfs.join("partition").exists(),
+            used_as_it_is: sysfs.join("partition").exists() || sysfs.join("dm").exists(),
             read_only: number(&sysfs.join("ro"))? != 0,
             partitions: Vec::new(),
         };
@@ -129,7 +131,9 @@ impl Machine {
 
 fn read(path: impl AsRef<Path>) -> Result<String, Error> {
     let path = path.as_ref();
-    fs::read_to_string(path).map_err(|error| Error::Read { path: path.to_owned(), error })
+    // Mount points of others may have names that are no UTF-8.
+    let bytes = fs::read(path).map_err(|error| Error::Read { path: path.to_owned(), error })?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn number(path: &Path) -> Result<u64, Error> {
@@ -202,21 +206,16 @@ fn place(path: &Path) -> Place {
 }
 
 /// What a program printed. `quiet`: the exit code that means "nothing found".
-fn ask(program: &'static str, package: &'static str, words: &[&str], quiet: Option<i32>) -> Result<String, Error> {
-    let output = Command::new(program)
-        .args(words)
-        .stdin(Stdio::null())
-        .env("LC_ALL", "C")
-        .env("LVM_SUPPRESS_FD_WARNINGS", "1")
-        .output()
-        .map_err(|error| Error::Start { program, package, error })?;
+fn ask(name: &'static str, package: &'static str, words: &[&str], quiet: Option<i32>) -> Result<String, Error> {
+    let started = program(name).args(words).output();
+    let output = started.map_err(|error| Error::Start { program: name, package, error })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     if quiet.is_some() && output.status.code() == quiet {
         return Ok(String::new());
     }
-    Err(Error::Tool { program, message: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+    Err(Error::Tool { program: name, message: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
 }
 
 #[derive(serde::Deserialize)]
@@ -255,15 +254,14 @@ fn partition_label(path: &Path) -> Result<Option<String>, Error> {
 }
 
 fn tools() -> BTreeSet<Tool> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let there = |tool: &Tool| folders.iter().any(|folder| folder.join(tool.program()).is_file());
-    Tool::ALL.into_iter().filter(there).collect()
+    Tool::ALL.into_iter().filter(|tool| find(tool.program()).is_some()).collect()
 }
 
 fn lvm(request: &Request, disk: &Disk, tools: &BTreeSet<Tool>, machine: &Machine) -> Result<Lvm, Error> {
     let mut lvm = Lvm::default();
-    if request.lvm.is_none() || !tools.contains(&Tool::Pvcreate) {
+    let nodes = [&disk.node].into_iter().chain(&disk.partitions);
+    let member = nodes.flat_map(|node| &node.signatures).any(|found| found.kind == "LVM2_member");
+    if !(member || request.lvm.is_some()) || !tools.contains(&Tool::Pvcreate) {
         return Ok(lvm);
     }
     let listed = ask("pvs", "lvm2", &["--noheadings", "--separator", "|", "-o", "pv_name,vg_name"], None)?;

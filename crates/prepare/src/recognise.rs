@@ -11,7 +11,7 @@ use crate::{LABEL, LOGICAL_VOLUME};
 pub enum Stage {
     /// An empty disk.
     Disk,
-    /// An empty partition at this path, or an empty disk of which no table is wanted.
+    /// An empty partition at this path.
     Partition(PathBuf),
     /// A physical volume in no group.
     Physical(PathBuf),
@@ -46,7 +46,7 @@ pub enum Found {
 /// Judges the device.
 pub fn recognise(request: &Request, facts: &Facts) -> Found {
     let disk = &facts.disk;
-    if disk.is_partition {
+    if disk.used_as_it_is {
         return content(request, facts, &disk.node);
     }
     if disk.node.signatures.is_empty() && disk.partitions.is_empty() {

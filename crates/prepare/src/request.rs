@@ -61,7 +61,8 @@ impl std::str::FromStr for Spare {
 /// A disk to prepare, and as what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The block device: a whole disk, which gets a partition table, or a partition, which is used as it is.
+    /// The block device: a whole disk, which gets a partition table, or a partition or logical volume, which is used as
+    /// it is.
     pub device: PathBuf,
     /// The share to leave free, when the brick shall be a logical volume.
     pub lvm: Option<Spare>,
@@ -72,6 +73,8 @@ pub struct Request {
     pub brick: PathBuf,
     /// Destroy what is on the device, unmounting it first.
     pub force: bool,
+    /// The table of file systems that gets the mount.
+    pub fstab: PathBuf,
 }
 
 /// A request that makes no sense on any machine.
@@ -130,6 +133,7 @@ mod tests {
             mount: mount.into(),
             brick: brick.into(),
             force: false,
+            fstab: "/etc/fstab".into(),
         }
     }
 

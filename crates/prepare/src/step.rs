@@ -45,11 +45,19 @@ pub enum Step {
     MakeFolder {
         path: PathBuf,
     },
-    /// `replaces`: a line to be taken out.
+    /// Adds `line` to the table of file systems; `replaces`: in the place of this one.
     Fstab {
+        table: PathBuf,
         line: String,
         replaces: Option<String>,
     },
+    /// Takes out a line that mounts what is destroyed: the next boot would wait for it in vain.
+    FstabWithout {
+        table: PathBuf,
+        line: String,
+    },
+    /// systemd keeps units made from the table it read, and may unmount at once what an old one contradicts.
+    ReloadSystemd,
     Mount {
         file_system: FileSystem,
         device: PathBuf,
@@ -82,10 +90,12 @@ pub fn fstab_line(file_system: FileSystem, uuid: &str, at: &Path) -> String {
 ///
 /// Inodes have 512 bytes, for a brick keeps GlusterFS's xattrs (gfid, changelogs, times, layout) in each: in 256 bytes
 /// they would not fit and every file would cost one more block. ext4 cannot add inodes later and mail is small files, so it
-/// gets one per 8 KiB; root's reserve is 1 % instead of 5 %. XFS makes inodes as they are needed.
+/// gets one per 8 KiB; root's reserve is 1 % instead of 5 %. After an error ext4 turns read-only instead of going on: the
+/// brick's health check then takes the brick out of service, and the replica serves. XFS stops by itself, and makes inodes
+/// as they are needed.
 fn make_file_system(file_system: FileSystem, uuid: &str) -> Vec<String> {
     let words = match file_system {
-        FileSystem::Ext4 => format!("-q -F -L {LABEL} -U {uuid} -I 512 -i 8192 -m 1"),
+        FileSystem::Ext4 => format!("-q -F -L {LABEL} -U {uuid} -I 512 -i 8192 -m 1 -e remount-ro"),
         FileSystem::Xfs => format!("-q -f -L {LABEL} -m uuid={uuid} -i size=512"),
     };
     words.split(' ').map(str::to_owned).collect()
@@ -132,10 +142,16 @@ impl Step {
                 Performed::By(tool, all)
             }
             Self::MakeFolder { path } => Performed::Here(format!("mkdir -p {}", path.display())),
-            Self::Fstab { line, replaces: None } => Performed::Here(format!("echo \"{line}\" >> /etc/fstab")),
-            Self::Fstab { line, replaces: Some(old) } => {
-                Performed::Here(format!("in /etc/fstab, replace \"{old}\" by \"{line}\""))
+            Self::Fstab { table, line, replaces: None } => {
+                Performed::Here(format!("echo \"{line}\" >> {}", table.display()))
             }
+            Self::Fstab { table, line, replaces: Some(old) } => {
+                Performed::Here(format!("in {}, replace \"{old}\" by \"{line}\"", table.display()))
+            }
+            Self::FstabWithout { table, line } => {
+                Performed::Here(format!("in {}, take out \"{line}\"", table.display()))
+            }
+            Self::ReloadSystemd => Performed::By(Tool::Systemctl, words(&["daemon-reload"])),
             Self::Mount { file_system, device, at } => Performed::By(
                 Tool::Mount,
                 words(&["-t", file_system.name(), "-o", MOUNT_OPTIONS, &path(device), &path(at)]),

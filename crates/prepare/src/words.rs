@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::facts::{Node, Tool};
+use crate::facts::{Lvm, Node, Tool};
 use crate::plan::Plan;
 
 /// `10.0 GiB`.
@@ -18,7 +18,7 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// What is on a device: a text per signature, or one for a partition without any.
-pub fn holding(node: &Node) -> Vec<String> {
+pub fn holding(node: &Node, lvm: &Lvm) -> Vec<String> {
     let mounted = match node.mounts.first() {
         Some(at) => format!(", mounted on {}", at.display()),
         None => String::new(),
@@ -27,6 +27,7 @@ pub fn holding(node: &Node) -> Vec<String> {
     for found in node.signatures.iter().filter(|found| found.kind != "PMBR") {
         let what = match found.kind.as_str() {
             "gpt" | "dos" => format!("{} partition table", found.kind),
+            "LVM2_member" => physical_volume(node, lvm),
             kind => kind.to_owned(),
         };
         let label = found.label.as_ref().map(|label| format!(" \"{label}\"")).unwrap_or_default();
@@ -40,6 +41,12 @@ pub fn holding(node: &Node) -> Vec<String> {
         texts.push(format!("partition {} ({}{mounted})", node.path.display(), size(node.size_bytes)));
     }
     texts
+}
+
+/// A physical volume, and the group that would lose it.
+fn physical_volume(node: &Node, lvm: &Lvm) -> String {
+    let group = lvm.physical.iter().find(|(path, _)| *path == node.path).and_then(|(_, group)| group.as_ref());
+    group.map_or_else(|| "LVM2_member".to_owned(), |group| format!("LVM2_member of the volume group {group}"))
 }
 
 /// The whole plan: what is lost, then the commands.

@@ -56,11 +56,12 @@ impl LoopDisk {
             mount: self.mount_point(),
             brick: "brick".into(),
             force: false,
+            fstab: self.fstab(),
         }
     }
 
     fn facts(&self, request: &Request) -> Facts {
-        probe::probe(request, &self.fstab()).unwrap()
+        probe::probe(request).unwrap()
     }
 
     fn steps(&self, request: &Request) -> Result<Vec<Step>, Refusal> {
@@ -69,7 +70,7 @@ impl LoopDisk {
     }
 
     fn apply(&self, steps: &[Step]) -> Result<(), apply::Error> {
-        apply::apply(steps, &self.fstab(), &mut |_| {})
+        apply::apply(steps, &mut |_| {})
     }
 }
 
@@ -117,6 +118,12 @@ fn prepares_and_repeats(file_system: FileSystem) {
     );
     disk.apply(&steps).unwrap();
     assert_eq!(fs::read_to_string(request.brick_path().join("mail")).unwrap(), "kept");
+
+    // As at boot: the line alone mounts it.
+    assert!(Command::new("umount").arg(disk.mount_point()).status().unwrap().success());
+    let by_line = Command::new("mount").arg("--fstab").arg(disk.fstab()).arg(disk.mount_point()).output().unwrap();
+    assert!(by_line.status.success(), "{by_line:?}");
+    assert_eq!(disk.steps(&request).unwrap(), []);
 }
 
 #[test]

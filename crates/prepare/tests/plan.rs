@@ -18,6 +18,7 @@ fn request() -> Request {
         mount: "/srv/gfs".into(),
         brick: "brick".into(),
         force: false,
+        fstab: "/etc/fstab".into(),
     }
 }
 
@@ -82,7 +83,7 @@ fn refused(request: &Request, facts: &Facts) -> Refusal {
 fn an_empty_disk_gets_everything() {
     let expected = [
         "parted --script --align optimal /dev/vdb mklabel gpt mkpart mortar-brick 1MiB 100%".to_owned(),
-        format!("mkfs.ext4 -q -F -L mortar-brick -U {UUID} -I 512 -i 8192 -m 1 /dev/vdb1"),
+        format!("mkfs.ext4 -q -F -L mortar-brick -U {UUID} -I 512 -i 8192 -m 1 -e remount-ro /dev/vdb1"),
         "mkdir -p /srv/gfs".to_owned(),
         format!("echo \"UUID={UUID} /srv/gfs ext4 noatime,nofail 0 2\" >> /etc/fstab"),
         "mount -t ext4 -o noatime /dev/vdb1 /srv/gfs".to_owned(),
@@ -152,6 +153,9 @@ fn lvm_is_continued_from_where_it_stands() {
 
     facts.lvm.logical_node = Some(node("/dev/dm-0", &[]));
     facts.disk.partitions[0].holders = vec![node("/dev/dm-0", &[])];
+    let mut busy = facts.clone();
+    busy.lvm.logical_node = Some(Node { claimed: true, ..node("/dev/dm-0", &[]) });
+    assert_eq!(refused(&with_lvm(), &busy), Refusal::Busy("/dev/dm-0".into()));
     assert!(steps(&with_lvm(), &facts)[0].starts_with("mkfs.ext4 "));
     assert!(steps(&with_lvm(), &facts)[0].ends_with(" /dev/dm-0"));
 }
@@ -173,6 +177,37 @@ fn a_signed_disk_is_refused_and_with_force_wiped_partitions_first() {
 }
 
 #[test]
+fn lines_that_mount_what_is_destroyed_leave_the_fstab() {
+    let mut facts = blank();
+    facts.disk.node = node("/dev/vdb", &[("ext4", None)]);
+    facts.fstab = format!("/dev/vdb /srv/gfs ext4 defaults 1 2\nUUID={OLD} /b ext4 defaults 1 2\n/dev/vdc /c xfs\n");
+    let texts = steps(&forced(), &facts);
+    let out = |line: String| format!("in /etc/fstab, take out \"{line}\"");
+    let stale = ["/dev/vdb /srv/gfs ext4 defaults 1 2".to_owned(), format!("UUID={OLD} /b ext4 defaults 1 2")];
+    assert_eq!(texts[..2], stale.map(out), "and nothing is said of /dev/vdc: {texts:?}");
+    assert!(texts.iter().any(|step| step.starts_with("echo ")), "the mount point's own line is new: {texts:?}");
+}
+
+#[test]
+fn systemd_reads_a_changed_fstab_before_the_mount() {
+    let facts = Facts { systemd: true, ..blank() };
+    let texts = steps(&request(), &facts);
+    let reload = texts.iter().position(|step| step == "systemctl daemon-reload").unwrap();
+    assert!(texts[reload - 1].contains("fstab") && texts[reload + 1].starts_with("mount "), "{texts:?}");
+    let texts = steps(&request(), &Facts { systemd: true, brick_exists: false, ..prepared() });
+    assert_eq!(texts, ["mkdir -p /srv/gfs/brick"], "an unchanged one is not read again");
+}
+
+#[test]
+fn a_physical_volume_is_listed_with_the_group_that_would_lose_it() {
+    let mut facts = blank();
+    facts.disk.node = node("/dev/vdb", &[("LVM2_member", None)]);
+    facts.lvm = Lvm { physical: vec![("/dev/vdb".into(), Some("data".into()))], ..Lvm::default() };
+    let made = plan(&forced(), &facts, UUID).unwrap();
+    assert_eq!(made.destroys, ["LVM2_member of the volume group data on /dev/vdb (10.0 GiB)"]);
+}
+
+#[test]
 fn our_own_file_system_of_the_other_kind_is_foreign() {
     let facts = named(&[("ext4", Some(LABEL))]);
     let xfs = Request { file_system: FileSystem::Xfs, ..request() };
@@ -185,6 +220,8 @@ fn a_mounted_disk_is_refused_and_with_force_unmounted_first() {
     facts.disk.node = Node { mounts: vec!["/data".into()], ..node("/dev/vdb", &[("ext4", None)]) };
     assert_eq!(refused(&request(), &facts), Refusal::Mounted { device: "/dev/vdb".into(), at: "/data".into() });
     assert_eq!(steps(&forced(), &facts)[..2], ["umount /data", "wipefs --all /dev/vdb"]);
+    facts.disk.node.mounts.push("/data/below".into());
+    assert_eq!(steps(&forced(), &facts)[..2], ["umount /data/below", "umount /data"]);
 }
 
 #[test]
@@ -277,7 +314,7 @@ fn missing_tools_are_part_of_the_plan_so_that_a_dry_run_shows_it() {
 #[test]
 fn a_partition_is_used_as_it_is() {
     let mut facts = blank();
-    facts.disk.is_partition = true;
+    facts.disk.used_as_it_is = true;
     facts.disk.node.path = "/dev/nvme0n1p3".into();
     let steps = steps(&request(), &facts);
     assert!(steps[0].starts_with("mkfs.ext4 ") && steps[0].ends_with(" /dev/nvme0n1p3"), "{steps:?}");

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod brick_fields;
+mod brick_prepare;
 mod cluster;
 mod exchange;
 mod growth;
