@@ -265,6 +265,7 @@ fn nodes(facts: &Facts) -> impl Iterator<Item = &Node> {
 
 /// What is on the device, in words.
 fn holdings(facts: &Facts) -> Vec<String> {
-    let on = |node| holding(node, &facts.lvm);
-    [&facts.disk.node].into_iter().chain(&facts.disk.partitions).flat_map(on).collect()
+    let mut texts = holding(&facts.disk.node, facts.disk.used_as_it_is, &facts.lvm);
+    texts.extend(facts.disk.partitions.iter().flat_map(|node| holding(node, true, &facts.lvm)));
+    texts
 }

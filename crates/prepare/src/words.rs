@@ -17,8 +17,8 @@ pub fn size(bytes: u64) -> String {
     format!("{bytes} bytes")
 }
 
-/// What is on a device: a text per signature, or one for a partition without any.
-pub fn holding(node: &Node, lvm: &Lvm) -> Vec<String> {
+/// What is on a device: a text per signature, or one for a `partition` without any.
+pub fn holding(node: &Node, partition: bool, lvm: &Lvm) -> Vec<String> {
     let mounted = match node.mounts.first() {
         Some(at) => format!(", mounted on {}", at.display()),
         None => String::new(),
@@ -37,8 +37,9 @@ pub fn holding(node: &Node, lvm: &Lvm) -> Vec<String> {
             texts.push(text);
         }
     }
-    if texts.is_empty() && (node.partition_label.is_some() || !node.mounts.is_empty()) {
-        texts.push(format!("partition {} ({}{mounted})", node.path.display(), size(node.size_bytes)));
+    if texts.is_empty() && (partition || !node.mounts.is_empty()) {
+        let what = if partition { "partition" } else { "device" };
+        texts.push(format!("{what} {} ({}{mounted})", node.path.display(), size(node.size_bytes)));
     }
     texts
 }

@@ -36,6 +36,8 @@ impl LoopDisk {
         let output = Command::new("losetup").args(["--find", "--show"]).arg(&image).output().unwrap();
         assert!(output.status.success(), "losetup: {}", String::from_utf8_lossy(&output.stderr));
         let device = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+        // The kernel may still show the partitions of the disk that had this loop device before.
+        let _ = Command::new("partx").arg("--delete").arg(&device).output();
         fs::write(folder.path().join("fstab"), "# of a test\n").unwrap();
         Self { folder, device, group: None }
     }

@@ -208,6 +208,14 @@ fn a_physical_volume_is_listed_with_the_group_that_would_lose_it() {
 }
 
 #[test]
+fn partitions_that_only_the_kernel_still_knows_are_named() {
+    let mut facts = blank();
+    facts.disk.partitions = vec![node("/dev/vdb1", &[])];
+    let holds = vec!["partition /dev/vdb1 (10.0 GiB)".to_owned()];
+    assert_eq!(refused(&request(), &facts), Refusal::Signed { device: "/dev/vdb".into(), holds });
+}
+
+#[test]
 fn our_own_file_system_of_the_other_kind_is_foreign() {
     let facts = named(&[("ext4", Some(LABEL))]);
     let xfs = Request { file_system: FileSystem::Xfs, ..request() };

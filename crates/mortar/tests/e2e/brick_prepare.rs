@@ -30,7 +30,10 @@ impl LoopDisk {
         fs::File::create(&image)?.set_len(1 << 30)?;
         let output = Command::new("losetup").args(["--find", "--show"]).arg(&image).output()?;
         ensure!(output.status.success(), "losetup: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(Self { folder, device: String::from_utf8(output.stdout)?.trim().to_owned() })
+        let device = String::from_utf8(output.stdout)?.trim().to_owned();
+        // The kernel may still show the partitions of the disk that had this loop device before.
+        let _ = Command::new("partx").args(["--delete", &device]).output();
+        Ok(Self { folder, device })
     }
 
     fn mount_point(&self) -> PathBuf {
