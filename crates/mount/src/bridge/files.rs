@@ -25,6 +25,7 @@ const O_EXCL: u32 = 0o200;
 const O_TRUNC: u32 = 0o1000;
 const O_APPEND: u32 = 0o2000;
 const O_SYNC: u32 = 0o4_010_000;
+const O_DIRECT: u32 = 0o40_000;
 
 const FALLOC_FL_KEEP_SIZE: u32 = 0x01;
 const FALLOC_FL_PUNCH_HOLE: u32 = 0x02;
@@ -224,11 +225,11 @@ impl Bridge {
         handle
     }
 
-    /// The flags that bricks open with. O_DIRECT stays here: it by-passes this client's page cache, and asking bricks
-    /// for it would put their disk's alignment rules on the application. With the kernel's write-back cache the kernel
+    /// The flags that the volume opens with. O_DIRECT by-passes what this client caches; brick connections take it off,
+    /// since the bricks' disks would put their alignment rules on the application. With the kernel's write-back cache the kernel
     /// reads pages that it writes to, and appends at offsets of its own.
     const fn volume_flags(&self, flags: u32) -> u32 {
-        let kept = flags & (O_ACCMODE | O_APPEND | O_TRUNC | O_SYNC);
+        let kept = flags & (O_ACCMODE | O_APPEND | O_TRUNC | O_SYNC | O_DIRECT);
         if !self.config.writeback_cache {
             return kept;
         }

@@ -30,6 +30,9 @@ const BACKOFF_LONGEST: Duration = Duration::from_secs(3);
 /// A connection that lasted so long counts as a success: the next attempt after it is immediate.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
+/// Linux's open flag. It is for caches on the way; to a brick it would mean its own disk's alignment rules
+/// (GlusterFS's `filter-O_DIRECT`, here always).
+const O_DIRECT: u32 = 0o40_000;
 /// Files opened again at a time; below a brick's limit of outstanding calls.
 const REOPENS_AT_A_TIME: usize = 32;
 
@@ -179,7 +182,12 @@ impl Shared {
         }
         let link = link.ok_or(Errno::ENOTCONN)?;
         match &request {
-            Request::Open(_) | Request::Opendir(_) | Request::Create(_) => self.open(link, ctx, request).await,
+            Request::Open(_) | Request::Opendir(_) | Request::Create(_) => {
+                if let Request::Open(Open { flags, .. }) | Request::Create(Create { flags, .. }) = &mut request {
+                    *flags &= !O_DIRECT;
+                }
+                self.open(link, ctx, request).await
+            }
             _ => {
                 if let Request::Lk(Lk { xdata: Some(xdata), .. }) = &mut request {
                     xdata.remove(keys::LOCK_AGAIN);

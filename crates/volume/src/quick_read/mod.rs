@@ -49,6 +49,8 @@ struct Core {
     names: Names,
     fds: Arc<Fds>,
     locked: Locked,
+    /// Of the child's fds those that were opened with O_DIRECT.
+    direct: Mutex<HashSet<Fd>>,
     sink: ArcSwapOption<Above>,
 }
 
@@ -63,6 +65,7 @@ impl QuickRead {
             names: Names::default(),
             fds: Fds::new(Arc::clone(&child)),
             locked: Locked::default(),
+            direct: Mutex::default(),
             sink: ArcSwapOption::empty(),
             child,
             options,
@@ -80,6 +83,7 @@ impl Fops for QuickRead {
             Request::Lookup(request) => core.lookup(ctx, request).await,
             Request::Stat(request) => core.stat(ctx, request).await,
             Request::Open(request) if requests::may_wait(request.flags) => core.open(ctx, request).await,
+            Request::Open(request) if request.flags & requests::O_DIRECT != 0 => core.open_direct(ctx, request).await,
             Request::Read(request) if core.may_serve(request.fd) => core.read(ctx, request).await,
             Request::Fstat(request) if is_own(request.fd) => core.fstat(ctx, request).await,
             Request::Flush(request) if core.fds.is_waiting(request.fd) && !core.locked.contains(request.gfid) => {
@@ -178,8 +182,17 @@ impl Core {
 
     /// Whether reads of it may be served from here. Without lazy opens all are the child's fds; with them, those that
     /// are the child's were opened otherwise than for plain reading, or before there were contents.
-    const fn may_serve(&self, fd: Fd) -> bool {
-        is_own(fd) || !self.options.lazy_open
+    fn may_serve(&self, fd: Fd) -> bool {
+        is_own(fd) || !self.options.lazy_open && !self.direct.lock().contains(&fd)
+    }
+
+    /// O_DIRECT: what is kept is not for this file.
+    async fn open_direct(&self, ctx: &Context, request: Open) -> Outcome<Reply> {
+        let mut reply = self.pass(ctx, request.into()).await?;
+        if let Reply::OpenReply(reply) = &mut reply {
+            self.direct.lock().insert(reply.fd);
+        }
+        Ok(reply)
     }
 
     async fn read(&self, ctx: &Context, mut request: Read) -> Outcome<Reply> {
@@ -228,13 +241,19 @@ impl Core {
         if requests::removes_a_file(&request) {
             return self.remove(ctx, request).await;
         }
-        if let Request::Lk(request) = &request {
-            self.locked.note(request.gfid);
+        match &request {
+            Request::Lk(request) => self.locked.note(request.gfid),
+            // Before the child can give the number to another file.
+            Request::Release(request) => drop(self.direct.lock().remove(&request.fd)),
+            _ => {}
         }
         let Some(gfid) = requests::changed_by(&request) else {
-            let is_create = matches!(request, Request::Create(_));
+            let create_flags = if let Request::Create(create) = &request { Some(create.flags) } else { None };
             let reply = self.child.call(ctx, request).await;
-            if let (true, Ok(Reply::CreateReply(reply))) = (is_create, &reply) {
+            if let (Some(flags), Ok(Reply::CreateReply(reply))) = (create_flags, &reply) {
+                if flags & requests::O_DIRECT != 0 {
+                    self.direct.lock().insert(reply.fd);
+                }
                 // It may have been there before, and have been truncated.
                 self.cache.forget(reply.stat.gfid, Instant::now());
             }

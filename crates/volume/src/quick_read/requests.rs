@@ -6,7 +6,7 @@ use mortar_types::{Fd, Gfid, Request};
 /// Linux open flags.
 const O_ACCMODE: u32 = 0o3;
 pub(super) const O_TRUNC: u32 = 0o1000;
-const O_DIRECT: u32 = 0o40_000;
+pub(super) const O_DIRECT: u32 = 0o40_000;
 
 /// Whether a file opened so can be served from kept contents.
 pub(super) const fn may_wait(open_flags: u32) -> bool {

@@ -411,3 +411,22 @@ async fn an_invalidation_drops_the_contents_and_goes_on_up() {
     assert_eq!(*heard.0.lock(), 1);
     assert!(!layer.core.cache.contains(gfid));
 }
+
+#[tokio::test(start_paused = true)]
+async fn o_direct_is_never_answered_from_what_is_kept() {
+    const O_DIRECT: u32 = 0o40_000;
+    let (volume, gfid) = Volume::new().await;
+    for lazy_open in [true, false] {
+        let client = volume.client_with(|options| options.lazy_open = lazy_open);
+        client.lookup("f").await.unwrap();
+        let (plain, direct) = (client.open(gfid, 0).await.unwrap(), client.open(gfid, O_DIRECT).await.unwrap());
+        volume.seen();
+        client.read(gfid, plain).await.unwrap();
+        assert_eq!(volume.saw(FopKind::Read), 0, "lazy open {lazy_open}");
+        client.read(gfid, direct).await.unwrap();
+        assert_eq!(volume.saw(FopKind::Read), 1, "lazy open {lazy_open}");
+        client.release(gfid, direct).await;
+        client.read(gfid, plain).await.unwrap();
+        assert_eq!(volume.saw(FopKind::Read), 0, "lazy open {lazy_open}");
+    }
+}
