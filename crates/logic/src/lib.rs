@@ -4,6 +4,7 @@
 pub mod compound;
 pub mod distribute;
 pub mod heal;
+pub mod liveness;
 pub mod locks;
 pub mod pool;
 pub mod rebalance;
