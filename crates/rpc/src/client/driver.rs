@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use mortar_logic::liveness::{Liveness, Verdict};
 use mortar_wire::header::{Header, Procedure, ReplyStatus};
 use mortar_wire::record::{Decoder, RecordError};
 use mortar_wire::xdr::{DecodeError, Reader};
@@ -48,18 +49,17 @@ pub enum CloseReason {
 /// How often expired calls are looked for when nothing else needs a tick.
 const IDLE_TICK: Duration = Duration::from_secs(10);
 
-/// Ticks within a ping timeout: a silent server is noticed at most this fraction of it late.
-const TICKS_PER_TIMEOUT: u32 = 4;
-
 pub(super) async fn run(shared: Arc<Shared>, read: ReadHalf, options: Options, events: Arc<dyn Events>) {
+    let since = Instant::now();
+    let liveness = Liveness::new(options.ping_timeout, Duration::ZERO);
     let mut driver = Driver {
         shared: &shared,
         read,
         decoder: Decoder::new(options.record_bytes_max),
         buffer: BytesMut::new(),
-        tick: ticks(&options),
-        ping_sent: None,
-        heard: Instant::now(),
+        tick: ticks(&liveness),
+        liveness,
+        since,
         options,
         events: &*events,
     };
@@ -72,12 +72,8 @@ pub(super) async fn run(shared: Arc<Shared>, read: ReadHalf, options: Options, e
     events.closed(&reason);
 }
 
-fn ticks(options: &Options) -> Interval {
-    let period = match options.ping_timeout / TICKS_PER_TIMEOUT {
-        Duration::ZERO => IDLE_TICK,
-        period => period.clamp(Duration::from_millis(5), IDLE_TICK),
-    };
-    let mut tick = interval(period);
+fn ticks(liveness: &Liveness) -> Interval {
+    let mut tick = interval(liveness.period().map_or(IDLE_TICK, |period| period.min(IDLE_TICK)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick
 }
@@ -88,10 +84,9 @@ struct Driver<'a> {
     decoder: Decoder,
     buffer: BytesMut,
     tick: Interval,
-    /// When the ping was sent that waits for its answer.
-    ping_sent: Option<Instant>,
-    /// When bytes came last.
-    heard: Instant,
+    liveness: Liveness,
+    /// What the times of `liveness` count from.
+    since: Instant,
     options: Options,
     events: &'a dyn Events,
 }
@@ -114,7 +109,7 @@ impl Driver<'_> {
             match self.poll_read(cx)? {
                 Poll::Ready(0) => return Poll::Ready(Ok(CloseReason::Eof)),
                 Poll::Ready(_) => {
-                    self.heard = Instant::now();
+                    self.liveness.heard(self.since.elapsed());
                     while let Some(record) = self.decoder.decode(&mut self.buffer)? {
                         self.receive(record)?;
                     }
@@ -159,7 +154,7 @@ impl Driver<'_> {
                 };
                 let waiter = self.shared.calls.lock().take(reply.xid);
                 match waiter {
-                    Some(Waiter::Ping) => self.ping_sent = None,
+                    Some(Waiter::Ping) => self.liveness.ponged(),
                     Some(caller) => caller.answer(outcome),
                     None => {}
                 }
@@ -177,12 +172,10 @@ impl Driver<'_> {
         for waiter in expired {
             waiter.answer(Err(CallError::Timeout));
         }
-        match self.ping_sent {
-            Some(sent) if now.saturating_duration_since(sent.max(self.heard)) >= self.options.ping_timeout => {
-                Err(CloseReason::PingTimeout(self.options.ping_timeout))
-            }
-            None if callers > 0 => self.ping(now),
-            _ => Ok(()),
+        match self.liveness.tick(now.saturating_duration_since(self.since), callers > 0) {
+            Verdict::Alive => Ok(()),
+            Verdict::Ping => self.ping(now),
+            Verdict::Dead => Err(CloseReason::PingTimeout(self.options.ping_timeout)),
         }
     }
 
@@ -193,7 +186,7 @@ impl Driver<'_> {
         if self.shared.ping(now).is_err() {
             return Err(CloseReason::Closed);
         }
-        self.ping_sent = Some(now);
+        self.liveness.pinged(now.saturating_duration_since(self.since));
         Ok(())
     }
 }
