@@ -3,11 +3,14 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::future::{OptionFuture, join_all};
+use mortar_logic::liveness::Latency;
 use mortar_logic::replicate::Set;
 use mortar_logic::replicate::read_child::Load;
 use mortar_types::{Context, Fops, Outcome, Reply, Request, SubvolId, SubvolMap};
+use parking_lot::Mutex;
 
 pub(super) struct Children {
     all: SubvolMap<Child>,
@@ -23,6 +26,8 @@ struct Child {
     /// How often it went down: locks and marks belong to one epoch.
     epoch: AtomicU64,
     reads_pending: AtomicU32,
+    /// Of reads.
+    latency: Mutex<Latency>,
 }
 
 impl Children {
@@ -32,6 +37,7 @@ impl Children {
             heard_of: AtomicBool::new(fops.is_up()),
             epoch: AtomicU64::new(0),
             reads_pending: AtomicU32::new(0),
+            latency: Mutex::default(),
             fops,
         };
         let all: Vec<Child> = subvolumes.into_iter().map(child).collect();
@@ -76,7 +82,10 @@ impl Children {
     }
 
     pub(super) fn load(&self) -> SubvolMap<Load> {
-        self.all.map(|_, child| Load { reads_pending: child.reads_pending.load(Ordering::Relaxed), latency_us: 0 })
+        self.all.map(|_, child| Load {
+            reads_pending: child.reads_pending.load(Ordering::Relaxed),
+            latency_us: child.latency.lock().mean_us(),
+        })
     }
 
     /// Records a child's event; whether it changed anything.
@@ -115,6 +124,16 @@ impl Children {
         for (_, child) in self.all.iter() {
             child.heard_of.store(child.up.load(Ordering::Acquire), Ordering::Release);
         }
+    }
+
+    /// A child has answered a read after so long.
+    pub(super) fn answered(&self, id: SubvolId, took: Duration) {
+        self.all[id].latency.lock().record(took);
+    }
+
+    /// From when on its answer to a read is late.
+    pub(super) fn late_after(&self, id: SubvolId) -> Duration {
+        self.all[id].latency.lock().late_after()
     }
 
     /// A read at one child, counted while it runs.

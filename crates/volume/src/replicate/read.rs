@@ -1,9 +1,12 @@
-//! Reads: from one readable copy, from the next one when that fails.
+//! Reads: from one readable copy, from the next one as well when that fails or is late.
 
 use std::sync::Arc;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use mortar_logic::replicate::{Set, SetExt, read_child};
 use mortar_types::{Context, Errno, FileType, Gfid, Outcome, Reply, Request, SubvolId};
+use tokio::time::Instant;
 
 use super::Core;
 use super::fds::OpenFd;
@@ -64,16 +67,46 @@ impl Core {
         // Where the listing of a directory is believed, so is the absence of a name.
         let decides_absence = matches!(request, Request::Lookup(_));
         let mut last = Errno::ENOTCONN.into();
-        while let Some(child) = self.choose(&untried, gfid, ctx, known.kind) {
+        let mut asked = FuturesUnordered::new();
+        let mut next = self.choose(&untried, gfid, ctx, known.kind);
+        loop {
+            let Some(child) = next.take() else { return Err(last) };
             untried[child] = false;
-            match self.send_one(ctx, request.clone(), child, fd, None).await {
-                Ok(reply) => return Ok(reply),
-                Err(failure) if decides_absence && failure.errno == Errno::ENOENT => return Err(failure),
-                Err(failure) if may_differ_elsewhere(failure.errno) => last = failure,
-                Err(failure) => return Err(failure),
+            asked.push(self.ask_one(ctx, request.clone(), child, fd));
+            let late = tokio::time::sleep(self.children.late_after(child));
+            tokio::pin!(late);
+            // Until another one is to be asked as well: one has failed, or this one is late.
+            while next.is_none() {
+                tokio::select! {
+                    answered = asked.next() => match answered {
+                        Some(Ok(reply)) => return Ok(reply),
+                        Some(Err(failure)) if decides_absence && failure.errno == Errno::ENOENT => return Err(failure),
+                        Some(Err(failure)) if may_differ_elsewhere(failure.errno) => {
+                            last = failure;
+                            next = self.choose(&untried, gfid, ctx, known.kind);
+                        }
+                        Some(Err(failure)) => return Err(failure),
+                        None => return Err(last),
+                    },
+                    () = &mut late, if !late.is_elapsed() => next = self.choose(&untried, gfid, ctx, known.kind),
+                }
             }
         }
-        Err(last)
+    }
+
+    async fn ask_one(
+        &self,
+        ctx: &Context,
+        request: Request,
+        child: SubvolId,
+        fd: Option<&Arc<OpenFd>>,
+    ) -> Outcome<Reply> {
+        let sent = Instant::now();
+        let outcome = self.send_one(ctx, request, child, fd, None).await;
+        if outcome.is_ok() {
+            self.children.answered(child, sent.elapsed());
+        }
+        outcome
     }
 }
 

@@ -268,3 +268,21 @@ async fn one_replica_works_like_many() {
     client.layer.quiesce().await;
     volume.assert_clean(&[&["a"]]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_late_read_is_answered_by_another_child() {
+    let volume = Volume::new(2);
+    let client = volume.client();
+    let file = client.file("a").await;
+    client.write(file, 0, "data").await.unwrap();
+    client.read(file).await.unwrap();
+    for late in [0, 1] {
+        volume.bricks[late].set_delay(|| Duration::from_secs(20));
+        let start = tokio::time::Instant::now();
+        assert_eq!(client.read(file).await.unwrap(), "data");
+        assert!(start.elapsed() < Duration::from_millis(300), "{:?}", start.elapsed());
+        volume.bricks[late].set_delay(|| Duration::ZERO);
+        // What was asked first is not waited for.
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    }
+}
