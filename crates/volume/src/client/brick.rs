@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use mortar_types::fop::{AckReply, Create, Fd, Lk, Open, Opendir, Release, Releasedir};
-use mortar_types::{Context, Dict, Errno, Fops, Outcome, Reply, Request, Upcall, UpcallSink, keys};
+use mortar_logic::locks::Book;
+use mortar_types::fop::{AckReply, Create, Fd, Open, Opendir, Release, Releasedir};
+use mortar_types::{Context, Dict, Errno, Fops, Outcome, Reply, Request, Upcall, UpcallSink};
 use mortar_wire::callback::Callback;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -21,6 +22,7 @@ use crate::client::State;
 use crate::client::connect::{self, ConnectError, Ready};
 use crate::client::fds::{Fds, Generation, OpenFile, fds_of, may_be_anonymous};
 use crate::client::link::{Link, LinkEvents};
+use crate::client::locks::gfid_of;
 use crate::client::options::Options;
 
 /// Waits between attempts: none before the first, then this, doubled up to the longest.
@@ -56,6 +58,7 @@ impl BrickClient {
             options: ArcSwap::from_pointee(options),
             link: ArcSwapOption::empty(),
             fds: Mutex::new(Fds::default()),
+            locks: Mutex::default(),
             sink: Mutex::new(None),
             state: watch::Sender::new(State::Connecting),
             volume_id: Mutex::new(None),
@@ -160,11 +163,13 @@ impl Fops for BrickClient {
 }
 
 pub(super) struct Shared {
-    name: String,
+    pub(super) name: String,
     options: ArcSwap<Options>,
     /// Set from SETVOLUME and the files' reopening to the end of the connection.
     link: ArcSwapOption<Link>,
-    fds: Mutex<Fds>,
+    pub(super) fds: Mutex<Fds>,
+    /// The POSIX locks that the brick has granted, to be taken again on the next connection.
+    pub(super) locks: Mutex<Book>,
     /// Held while an up or down is told, so that they are told in order.
     sink: Mutex<Option<Arc<dyn UpcallSink>>>,
     state: watch::Sender<State>,
@@ -178,6 +183,7 @@ impl Shared {
     async fn call(self: &Arc<Self>, ctx: &Context, mut request: Request) -> Outcome<Reply> {
         let link = self.link.load_full();
         if let Request::Release(Release { fd, .. }) | Request::Releasedir(Releasedir { fd, .. }) = &request {
+            self.locks.lock().release(gfid_of(&request), *fd);
             return release(&self.fds, link.as_deref(), *fd).await;
         }
         let link = link.ok_or(Errno::ENOTCONN)?;
@@ -188,10 +194,8 @@ impl Shared {
                 }
                 self.open(link, ctx, request).await
             }
+            Request::Lk(_) | Request::Flush(_) => self.lock(&link, ctx, request).await,
             _ => {
-                if let Request::Lk(Lk { xdata: Some(xdata), .. }) = &mut request {
-                    xdata.remove(keys::LOCK_AGAIN);
-                }
                 self.translate(&mut request, link.generation)?;
                 link.call(ctx, &request).await
             }
@@ -199,10 +203,12 @@ impl Shared {
     }
 
     /// Puts the connection's fds in the place of ours.
-    fn translate(&self, request: &mut Request, generation: Generation) -> Outcome<()> {
+    pub(super) fn translate(&self, request: &mut Request, generation: Generation) -> Outcome<()> {
         let kind = request.kind();
         for fd in fds_of(request).into_iter().flatten().filter(|fd| !fd.is_anonymous()) {
-            *fd = match self.fds.lock().on_wire(*fd, generation) {
+            let fds = self.fds.lock();
+            *fd = match fds.on_wire(*fd, generation) {
+                _ if fds.has_lost_lock(*fd) => return Err(Errno::EBADFD.into()),
                 Some(wire) => wire,
                 None if may_be_anonymous(kind) => Fd::ANONYMOUS,
                 None => return Err(Errno::EBADFD.into()),
@@ -333,6 +339,9 @@ impl Shared {
                     }
                 };
                 let kept = self.fds.lock().reopened(fd, link.generation, wire);
+                if kept {
+                    self.lock_again(link, file.gfid, fd, wire).await;
+                }
                 if let (false, Some(wire)) = (kept, wire) {
                     close_on_wire(link, file, wire).await;
                 }
@@ -449,7 +458,7 @@ async fn use_connection(
         shared.volume_id.lock().get_or_insert(id);
     }
     let Ready { connection, endpoint, child_up, compounds, .. } = ready;
-    let link = Arc::new(Link { connection, generation, endpoint, compounds });
+    let link = Arc::new(Link::new(connection, generation, endpoint, compounds));
     shared.reopen(&link).await;
     if shared.publish(Arc::clone(&link), child_up) {
         // The sender lives in the connection's task, which ends by telling why.

@@ -36,6 +36,9 @@ pub(super) struct Slot {
     generation: Generation,
     /// Its number on the connection `generation`; `None` when it could not be opened again there.
     wire: Option<Fd>,
+    /// A lock that was held through it went to somebody else while there was no connection: nothing may be done through
+    /// it as if the lock were held still.
+    lost_lock: bool,
 }
 
 impl Slot {
@@ -64,7 +67,7 @@ impl Fds {
         }
         self.last += 1;
         let fd = Fd(self.last);
-        self.slots.insert(fd, Slot { file, generation, wire: Some(wire) });
+        self.slots.insert(fd, Slot { file, generation, wire: Some(wire), lost_lock: false });
         Ok(fd)
     }
 
@@ -75,6 +78,17 @@ impl Fds {
     /// What `fd` is on connection `generation`, when it is open there.
     pub(super) fn on_wire(&self, fd: Fd, generation: Generation) -> Option<Fd> {
         self.slots.get(&fd)?.on_wire(generation)
+    }
+
+    /// A lock that was held through `fd` is lost, or no more is held.
+    pub(super) fn set_lost_lock(&mut self, fd: Fd, lost: bool) {
+        if let Some(slot) = self.slots.get_mut(&fd) {
+            slot.lost_lock = lost;
+        }
+    }
+
+    pub(super) fn has_lost_lock(&self, fd: Fd) -> bool {
+        self.slots.get(&fd).is_some_and(|slot| slot.lost_lock)
     }
 
     /// A new connection begins: everything that must be opened again on it.
@@ -89,6 +103,7 @@ impl Fds {
             Some(slot) => {
                 slot.generation = generation;
                 slot.wire = wire;
+                slot.lost_lock = false;
                 true
             }
             None => false,

@@ -6,18 +6,22 @@ use std::sync::Weak;
 use bytes::{Bytes, BytesMut};
 use mortar_rpc::client::{CloseReason, Connection, Events};
 use mortar_rpc::{AuthKind, Procedure};
-use mortar_types::{Context, Errno, Outcome, Reply, Request};
+use mortar_types::{Context, Errno, FopKind, Outcome, Reply, Request};
 use mortar_wire::callback::Callback;
 use mortar_wire::fop::{decode_reply, encode_request};
 use mortar_wire::programs;
 use mortar_wire::xdr::Writer;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::client::brick::Shared;
 use crate::client::fds::Generation;
 
 /// A request without data takes less than this.
 const HEAD_BYTES: usize = 512;
+
+/// Calls under way at a time, except those that wait for other clients. A brick reads nothing more from a connection with 64
+/// (`rpc.outstanding-rpc-limit`), and a ping that it does not read looks like silence.
+const CALLS_MAX: usize = 56;
 
 /// A connection whose SETVOLUME succeeded.
 pub(super) struct Link {
@@ -26,12 +30,19 @@ pub(super) struct Link {
     pub(super) endpoint: String,
     /// The brick takes the keys of compounds.
     pub(super) compounds: bool,
+    slots: Semaphore,
 }
 
 impl Link {
+    pub(super) fn new(connection: Arc<Connection>, generation: Generation, endpoint: String, compounds: bool) -> Self {
+        Self { connection, generation, endpoint, compounds, slots: Semaphore::new(CALLS_MAX) }
+    }
+
     /// Sends a request as it is (fds are the connection's) and decodes its reply.
     pub(super) async fn call(&self, ctx: &Context, request: &Request) -> Outcome<Reply> {
         let kind = request.kind();
+        // The semaphore is never closed.
+        let _slot = if may_wait(kind) { None } else { self.slots.acquire().await.ok() };
         let mut head = Writer::with_capacity(HEAD_BYTES);
         let payload = encode_request(request, &mut head);
         let procedure = Procedure::new(programs::FOP.number, programs::FOP.version, kind.number());
@@ -75,4 +86,10 @@ impl Events for LinkEvents {
         }
         self.ended.send_replace(Some(reason));
     }
+}
+
+const fn may_wait(kind: FopKind) -> bool {
+    use FopKind as K;
+    // RELEASE is sent while others end, so that nothing waits for what it frees.
+    matches!(kind, K::Lk | K::Inodelk | K::Finodelk | K::Entrylk | K::Fentrylk | K::Release | K::Releasedir)
 }

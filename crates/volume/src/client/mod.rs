@@ -13,6 +13,7 @@ mod brick;
 mod connect;
 mod fds;
 mod link;
+mod locks;
 mod options;
 
 #[cfg(test)]

@@ -9,6 +9,11 @@ use uuid::Uuid;
 /// Where glusterd listens.
 pub const GLUSTERD_PORT: u16 = 24007;
 
+/// The default of `network.ping-timeout`, for which ours stands.
+const GLUSTERFS_PING_TIMEOUT_SECS: u32 = 42;
+/// A brick that owes an answer and is silent for so long is left, unless the volume says otherwise.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// Who this process is to the bricks. One per process; every graph of it counts on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
@@ -91,7 +96,7 @@ impl Options {
             glusterd_port: GLUSTERD_PORT,
             username: None,
             password: None,
-            ping_timeout: Duration::from_secs(42),
+            ping_timeout: SILENCE,
             step_timeout: Duration::from_secs(10),
             frame_timeout: Duration::from_secs(1800),
             process_name: "mortar".to_owned(),
@@ -113,8 +118,10 @@ impl Options {
         options.port = number(section, "remote-port")?;
         options.username = section.option("username").map(str::to_owned);
         options.password = section.option("password").map(str::to_owned);
-        if let Some(seconds) = number::<u32>(section, "ping-timeout")? {
-            options.ping_timeout = Duration::from_secs(seconds.into());
+        match number::<u32>(section, "ping-timeout")? {
+            // Generated volfiles always have it: nobody's choice.
+            None | Some(GLUSTERFS_PING_TIMEOUT_SECS) => {}
+            Some(seconds) => options.ping_timeout = Duration::from_secs(seconds.into()),
         }
         if let Some(seconds) = number::<u32>(section, "frame-timeout")? {
             options.frame_timeout = Duration::from_secs(seconds.into());
@@ -147,7 +154,7 @@ mod tests {
         let volfile = mortar_wire::volfile::Volfile::parse(text).unwrap();
         let options = Options::from_volfile(&volfile.volumes[0], &Identity::of_process("h")).unwrap();
         assert_eq!((&options.name[..], &options.host[..]), ("imap0-client-0", "gfs1"));
-        assert_eq!((&options.subvolume[..], options.ping_timeout.as_secs()), ("/srv/gfs/brick", 42));
+        assert_eq!((&options.subvolume[..], options.ping_timeout.as_secs()), ("/srv/gfs/brick", 1));
         assert!(options.username.is_some() && options.port.is_none());
     }
 

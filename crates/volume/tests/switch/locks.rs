@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mortar_types::fop::{Fd, Flock, Flush, Lk, LockCmd, LockType, Open};
 use mortar_types::{Context, Errno, Gfid, LkOwner, Outcome};
+use mortar_volume::client::State;
 
 use super::bricks::{Client, Local, key, volfile};
 
@@ -75,4 +76,50 @@ async fn who_waits_for_a_lock_gets_it_after_the_change() {
     assert_eq!(lock(&holder, gfid, fd, 1, LockCmd::Set, LockType::Write).await, BUSY);
     lock(&waiter, gfid, theirs, 2, LockCmd::Set, LockType::Unlock).await.unwrap();
     lock(&holder, gfid, fd, 1, LockCmd::Set, LockType::Write).await.unwrap();
+}
+
+/// Ends the client's connection and waits until it is back.
+async fn reconnect(client: &Client) {
+    let brick = Arc::clone(&client.switch.graph().bricks()[0]);
+    let mut state = brick.state();
+    brick.reconnect();
+    let up = state.wait_for(|state| *state == State::Up);
+    tokio::time::timeout(Duration::from_secs(30), up).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_is_taken_again_on_the_next_connection() {
+    let Some([one]) = Local::several() else { return };
+    let volfile = volfile(&[&one], &[]);
+    let (holder, other) = (Client::new(&volfile).await, Client::new(&volfile).await);
+    let file = holder.create("f").await;
+    let (gfid, fd) = (file.stat.gfid, file.fd);
+    let theirs = open(&other, gfid).await;
+    lock(&holder, gfid, fd, 1, LockCmd::Set, LockType::Write).await.unwrap();
+    reconnect(&holder).await;
+    assert_eq!(lock(&other, gfid, theirs, 2, LockCmd::Set, LockType::Write).await, BUSY);
+    lock(&holder, gfid, fd, 1, LockCmd::Set, LockType::Unlock).await.unwrap();
+    reconnect(&holder).await;
+    lock(&other, gfid, theirs, 2, LockCmd::Set, LockType::Write).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_another_got_meanwhile_is_lost_and_the_file_with_it_until_it_is_unlocked() {
+    let Some([one]) = Local::several() else { return };
+    let volfile = volfile(&[&one], &[]);
+    let (holder, other) = (Client::new(&volfile).await, Arc::new(Client::new(&volfile).await));
+    let file = holder.create("f").await;
+    let (gfid, fd) = (file.stat.gfid, file.fd);
+    let theirs = open(&other, gfid).await;
+    lock(&holder, gfid, fd, 1, LockCmd::Set, LockType::Write).await.unwrap();
+    let waiting = Arc::clone(&other);
+    let granted = tokio::spawn(async move { lock(&waiting, gfid, theirs, 2, LockCmd::SetWait, LockType::Write).await });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    reconnect(&holder).await;
+    granted.await.unwrap().unwrap();
+    let refused = holder.write(gfid, fd, 0, b"as if it were locked").await;
+    assert_eq!(refused, Err(Errno::EBADFD.into()));
+    other.write(gfid, theirs, 0, b"theirs").await.unwrap();
+    lock(&holder, gfid, fd, 1, LockCmd::Set, LockType::Unlock).await.unwrap();
+    holder.write(gfid, fd, 0, b"again").await.unwrap();
 }
