@@ -89,10 +89,9 @@ impl Liveness {
     }
 
     fn forgive(&mut self, by: Duration, now: Duration) {
-        let later = |time: Duration| (time + by).min(now);
-        self.heard = later(self.heard);
-        self.owing = self.owing.map(later);
-        self.pinged = self.pinged.map(later);
+        for time in [Some(&mut self.heard), self.owing.as_mut(), self.pinged.as_mut()].into_iter().flatten() {
+            *time = (*time + by).min(now);
+        }
     }
 }
 
