@@ -23,6 +23,10 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// … but not later than this (or the volume's heal timeout, if that is shorter).
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
+/// The indexes of this node's bricks are looked at this often: a client may have lost a brick that never went away for us,
+/// and then nobody tells of what it missed.
+const INDEX_INTERVAL_MAX: Duration = Duration::from_secs(20);
+
 /// One replica set under care. Dropping the handle's task ends it; what it was doing is finished by the next sweep of
 /// anybody.
 pub(super) struct Worker {
@@ -95,7 +99,7 @@ impl Worker {
             let wait = match self.sweep().await {
                 Ok(summary) if summary.left.is_empty() => {
                     retry = RETRY_FIRST;
-                    self.heal_timeout
+                    INDEX_INTERVAL_MAX.min(self.heal_timeout)
                 }
                 Ok(_) => {
                     let wait = retry.min(self.heal_timeout);
