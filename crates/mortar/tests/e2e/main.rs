@@ -15,4 +15,5 @@ mod ledger;
 mod mail;
 mod outage;
 mod script;
+mod stalls;
 mod stress;
