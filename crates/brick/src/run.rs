@@ -231,6 +231,7 @@ fn rpc_options(options: &ServerOptions) -> RpcOptions {
             count: options.keepalive_count,
         },
         user_timeout: options.user_timeout,
+        pulse: true,
         ..RpcOptions::default()
     }
 }

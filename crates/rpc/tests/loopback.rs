@@ -25,6 +25,8 @@ const WHO: Procedure = Procedure::new(PROGRAM, 3, 5);
 const HANG_UP: Procedure = Procedure::new(PROGRAM, 3, 6);
 /// Waits forever, as a lock may.
 const WAIT: Procedure = Procedure::new(PROGRAM, 3, 7);
+/// Keeps the connection's task for as many milliseconds as its body says, as a disk may.
+const BLOCK: Procedure = Procedure::new(PROGRAM, 3, 8);
 
 #[derive(Default)]
 struct TestService {
@@ -39,6 +41,7 @@ struct TestSession {
 
 impl Service for TestService {
     fn connected(&self, connection: Arc<server::Connection>) -> Arc<dyn Session> {
+        connection.want_pulse();
         let program = |version| Program { name: "test", number: PROGRAM, version };
         Arc::new(TestSession { connection, ended: Arc::clone(&self.ended), programs: [program(1), program(3)] })
     }
@@ -80,6 +83,11 @@ impl Session for TestSession {
                 Response::NoReply
             }
             WAIT => std::future::pending().await,
+            BLOCK => {
+                let millis = u32::from_be_bytes(call.body[..].try_into().unwrap());
+                std::thread::sleep(Duration::from_millis(millis.into()));
+                Response::success(BytesMut::new())
+            }
             _ => Response::ProcUnavail,
         }
     }
@@ -327,6 +335,20 @@ async fn pings_keep_a_connection_with_a_long_call() {
     let options = client::Options { ping_timeout: Duration::from_millis(100), ..client::Options::default() };
     let client = client_with(&running.endpoint, options).await;
     client.sleep(500).await.unwrap();
+}
+
+/// A client that bears 600 ms of silence, and a call that keeps the server for 2 s.
+async fn a_call_that_blocks(pulse: bool) -> Result<Bytes, CallError> {
+    let running = start(server::Options { pulse, ..server::Options::default() });
+    let options = client::Options { ping_timeout: Duration::from_millis(600), ..client::Options::default() };
+    let client = client_with(&running.endpoint, options).await;
+    client.call(BLOCK, &2000_u32.to_be_bytes()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_server_that_waits_for_its_disk_is_not_taken_for_dead() {
+    assert_eq!(a_call_that_blocks(true).await, Ok(Bytes::new()));
+    assert_eq!(a_call_that_blocks(false).await, Err(CallError::Disconnected));
 }
 
 #[tokio::test]

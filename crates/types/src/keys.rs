@@ -44,6 +44,8 @@ pub const GET_SIZE: &str = "get-size";
 pub const FORCE_REPLACE: &str = "force-replace";
 pub const FIPS_RCHECKSUM: &str = "fips-mode-rchecksum";
 
+/// In SETVOLUME by our own clients: 1 when they know what a callback that means nothing (`GF_CBK_NULL`) is for.
+pub const PULSE: &str = "mortar.pulse";
 /// Our own brick's SETVOLUME reply: 1 when it takes the keys below. They are sent to no brick that has not said so.
 pub const COMPOUNDS: &str = "mortar.compounds";
 /// On (F)XATTROP: first take a write lock on all contents, without waiting; EAGAIN and nothing done when it is not free.
@@ -114,6 +116,7 @@ const KNOWN: &[&str] = &[
     FORCE_REPLACE,
     FIPS_RCHECKSUM,
     COMPOUNDS,
+    PULSE,
     LOCK_DATA,
     UNLOCK_DATA,
     LOCKED,

@@ -58,6 +58,8 @@ pub mod portmap {
 
 /// Procedures of [`CALLBACK`].
 pub mod callback {
+    /// Means nothing (`GF_CBK_NULL`).
+    pub const NULL: u32 = 0;
     pub const FETCHSPEC: u32 = 1;
     pub const INO_FLUSH: u32 = 2;
     pub const EVENT_NOTIFY: u32 = 3;

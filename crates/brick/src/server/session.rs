@@ -8,7 +8,9 @@ use mortar_api::volume::BrickClient;
 use mortar_rpc::Procedure;
 use mortar_rpc::server::{Connection, IncomingCall, Program, Response, Session};
 use mortar_types::fop::{AckReply, Release, Releasedir};
-use mortar_types::{ClientId, Context, Errno, Fd, FopKind, Gfid, Outcome, Pid, Reply, Request, Upcall, UpcallSink};
+use mortar_types::{
+    ClientId, Context, Errno, Fd, FopKind, Gfid, Outcome, Pid, Reply, Request, Upcall, UpcallSink, keys,
+};
 use mortar_wire::handshake::{
     CommonReply, GetspecReply, GetspecRequest, SetLkVerReply, SetLkVerRequest, SetvolumeRequest,
 };
@@ -119,8 +121,12 @@ impl ClientSession {
     }
 
     async fn setvolume(&self, request: SetvolumeRequest) -> Response {
-        let (reply, bound) = setvolume(&self.brick, self.connection.peer(), &request.dict.into_dict()).await;
+        let params = request.dict.into_dict();
+        let (reply, bound) = setvolume(&self.brick, self.connection.peer(), &params).await;
         if let Some(bound) = bound {
+            if params.get_i64(keys::PULSE) == Some(1) {
+                self.connection.want_pulse();
+            }
             tracing::info!(peer = %self.connection.peer(), client = bound.process_uuid, "client connected");
             let sink: Arc<dyn UpcallSink> =
                 Arc::new(ClientSink { connection: Arc::clone(&self.connection), root: bound.root });

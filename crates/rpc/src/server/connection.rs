@@ -5,8 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
@@ -63,6 +64,10 @@ pub struct Connection {
     driver: AtomicWaker,
     closed: AtomicBool,
     callback_xid: AtomicU32,
+    /// Since when the task has been at work at a stretch: microseconds after `created`, and one; 0: it is not.
+    working_since: AtomicU64,
+    created: Instant,
+    wants_pulse: AtomicBool,
 }
 
 impl Connection {
@@ -76,6 +81,9 @@ impl Connection {
             closed: AtomicBool::new(false),
             // The first callback of a real brick has xid 1.
             callback_xid: AtomicU32::new(1),
+            working_since: AtomicU64::new(0),
+            created: Instant::now(),
+            wants_pulse: AtomicBool::new(false),
         }
     }
 
@@ -129,6 +137,31 @@ impl Connection {
             Some(Ok(Flush::Blocked)) => self.driver.wake(),
             Some(Err(_)) | None => self.close(),
         }
+    }
+
+    /// The client knows what a callback that means nothing is for: it gets some while calls keep the server from answering
+    /// pings, if the server has [`Options::pulse`].
+    pub fn want_pulse(&self) {
+        self.wants_pulse.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn wants_pulse(&self) -> bool {
+        self.wants_pulse.load(Ordering::Relaxed)
+    }
+
+    /// How long the task has been at work without a pause.
+    pub(super) fn busy_for(&self, now: Instant) -> Option<Duration> {
+        let since = self.working_since.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(now.saturating_duration_since(self.created + Duration::from_micros(since)))
+    }
+
+    fn work_begins(&self) {
+        let since = u64::try_from(self.created.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
+        self.working_since.store(since + 1, Ordering::Relaxed);
+    }
+
+    fn work_ends(&self) {
+        self.working_since.store(0, Ordering::Relaxed);
     }
 
     fn push_reply(&self, xid: u32, response: Response) {
@@ -239,7 +272,10 @@ struct Driver<'a> {
 impl Driver<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.connection.driver.register(cx.waker());
-        match self.poll_inner(cx) {
+        self.connection.work_begins();
+        let polled = self.poll_inner(cx);
+        self.connection.work_ends();
+        match polled {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(end)) | Poll::Ready(Err(end)) => Poll::Ready(end),
         }

@@ -1,6 +1,5 @@
 //! Listening sockets and the accept loop.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
@@ -11,12 +10,12 @@ use std::time::Duration;
 
 use mortar_types::{ClientId, Errno};
 use mortar_wire::record::RECORD_BYTES_DEFAULT;
-use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::server::connection::{self, Connection, Peer};
+use crate::server::pulse::{self, Connections};
 use crate::server::session::Service;
 use crate::socket::{Keepalive, Stream, set_options};
 
@@ -40,6 +39,9 @@ pub struct Options {
     pub keepalive: Keepalive,
     /// Sent data unacknowledged for so long ends the connection (`transport.tcp-user-timeout`); zero: the kernel's rule.
     pub user_timeout: Duration,
+    /// Calls may wait for a disk where they came in: clients that want it hear of life meanwhile
+    /// ([`Connection::want_pulse`]).
+    pub pulse: bool,
 }
 
 impl Default for Options {
@@ -51,6 +53,7 @@ impl Default for Options {
             connections_max: 16 << 10,
             keepalive: Keepalive::default(),
             user_timeout: Duration::from_secs(42),
+            pulse: false,
         }
     }
 }
@@ -170,7 +173,10 @@ impl Server {
 static NEXT_CONNECTION: AtomicU64 = AtomicU64::new(1);
 
 async fn accept(listener: Listener, service: Arc<dyn Service>, options: Options, mut stopped: watch::Receiver<bool>) {
-    let open: Arc<Mutex<HashMap<ClientId, Weak<Connection>>>> = Arc::default();
+    let open: Arc<Connections> = Arc::default();
+    if options.pulse {
+        pulse::start(&open);
+    }
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {

@@ -12,6 +12,7 @@
 
 mod connection;
 mod listener;
+mod pulse;
 mod session;
 
 pub use connection::{Connection, Peer};

@@ -153,7 +153,8 @@ fn introduction(options: &Options, attempt: u64, volume_id: Option<Uuid>) -> Dic
         .with("clnt-lk-version", Value::Int(1))
         .with("volfile-checksum", Value::Int(0))
         .with("volfile-key", Value::str(options.volfile_key.clone()))
-        .with("ping-timeout", Value::Uint(options.ping_timeout.as_secs()));
+        .with("ping-timeout", Value::Uint(options.ping_timeout.as_secs()))
+        .with(keys::PULSE, Value::Int(1));
     let optional =
         [("username", &options.username), ("password", &options.password), ("subdir-mount", &options.subdir)];
     for (key, value) in optional {

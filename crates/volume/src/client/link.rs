@@ -69,7 +69,8 @@ pub(super) struct LinkEvents {
 
 impl Events for LinkEvents {
     fn callback(&self, procedure: Procedure, body: Bytes) {
-        if procedure.program != programs::CALLBACK.number {
+        // The one that means nothing has done its work by coming.
+        if procedure.program != programs::CALLBACK.number || procedure.number == programs::callback::NULL {
             return;
         }
         let Some(shared) = self.shared.upgrade() else { return };
