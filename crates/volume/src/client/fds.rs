@@ -80,6 +80,11 @@ impl Fds {
         self.slots.get(&fd)?.on_wire(generation)
     }
 
+    /// Whether files are opened on connection `generation` now: there is no later one.
+    pub(super) fn is_on(&self, generation: Generation) -> bool {
+        self.generation == generation
+    }
+
     /// A lock that was held through `fd` is lost, or no more is held.
     pub(super) fn set_lost_lock(&mut self, fd: Fd, lost: bool) {
         if let Some(slot) = self.slots.get_mut(&fd) {

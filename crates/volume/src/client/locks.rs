@@ -24,6 +24,11 @@ impl Shared {
         let outcome = link.call(ctx, &request).await;
         match asked {
             Request::Lk(lk) if outcome.is_ok() && lk.cmd != LockCmd::Get => {
+                // Held, so that the next connection begins before this or knows of the lock.
+                let fds = self.fds.lock();
+                if !fds.is_on(link.generation) && !matches!(lk.kind, LockType::Unlock) {
+                    return Err(Errno::ENOTCONN.into());
+                }
                 let flock = Flock { kind: lk.kind, ..lk.flock };
                 self.locks.lock().set(lk.gfid, lk.fd, &flock);
             }
@@ -80,7 +85,9 @@ impl Shared {
                 AckReply { xdata: None }.into()
             }
         };
-        if locks.through(gfid, fd).is_empty() {
+        let nothing_is_left = locks.through(gfid, fd).is_empty();
+        drop(locks);
+        if nothing_is_left {
             self.fds.lock().set_lost_lock(fd, false);
         }
         Ok(reply)
