@@ -19,15 +19,12 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::client::State;
+use crate::client::backoff::Backoff;
 use crate::client::connect::{self, ConnectError, Ready};
 use crate::client::fds::{Fds, Generation, OpenFile, fds_of, may_be_anonymous};
 use crate::client::link::{Link, LinkEvents};
 use crate::client::locks::gfid_of;
 use crate::client::options::Options;
-
-/// Waits between attempts: none before the first, then this, doubled up to the longest.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_LONGEST: Duration = Duration::from_secs(3);
 
 /// A connection that lasted so long counts as a success: the next attempt after it is immediate.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
@@ -425,26 +422,30 @@ impl Drop for FinishOnDrop {
 
 /// Connects, waits for the end, connects again, until the client is dropped.
 async fn keep_connected(shared: Arc<Shared>) {
-    let mut wait = Duration::ZERO;
+    let mut backoff = Backoff::default();
     loop {
         let generation = Generation(shared.generations.fetch_add(1, Ordering::Relaxed) + 1);
         let (ended_sender, mut ended) = watch::channel(None);
         let events = LinkEvents { shared: Arc::downgrade(&shared), generation, ended: ended_sender };
         let options = shared.options.load_full();
         let volume_id = *shared.volume_id.lock();
-        match connect::connect(&options, generation.0 - 1, volume_id, Arc::new(events)).await {
+        let wait = match connect::connect(&options, generation.0 - 1, volume_id, Arc::new(events)).await {
             Ok(ready) => {
                 let since = Instant::now();
                 use_connection(&shared, ready, generation, &mut ended).await;
                 if since.elapsed() >= STABLE_AFTER {
-                    wait = Duration::ZERO;
+                    backoff.succeeded();
                 }
+                backoff.next(None)
             }
-            Err(error) => shared.attempt_failed(error),
-        }
-        // An error: it is not waited for, which is the same as the time having passed.
+            Err(error) => {
+                let wait = backoff.next(Some(&error));
+                shared.attempt_failed(error);
+                wait
+            }
+        };
+        // An error: the time has passed.
         let _ = tokio::time::timeout(wait, shared.hurry.notified()).await;
-        wait = (wait * 2).clamp(BACKOFF_FIRST, BACKOFF_LONGEST);
     }
 }
 

@@ -184,7 +184,7 @@ impl Step {
     ) -> Result<Self, ConnectError> {
         let endpoint = Endpoint::Host { host: options.host.clone(), port };
         let rpc_options = rpc::Options {
-            connect_timeout: options.step_timeout,
+            connect_timeout: options.connect_timeout,
             ping_timeout,
             frame_timeout: options.frame_timeout,
             ..rpc::Options::default()

@@ -9,6 +9,7 @@
 //! Fds handed out here are numbers of this layer; each keeps what it needs to be opened again (gfid, flags) and its
 //! number on the connection of the moment.
 
+mod backoff;
 mod brick;
 mod connect;
 mod fds;

@@ -13,6 +13,9 @@ pub const GLUSTERD_PORT: u16 = 24007;
 const GLUSTERFS_PING_TIMEOUT_SECS: u32 = 42;
 /// A brick that owes an answer and is silent for so long is left, unless the volume says otherwise.
 const SILENCE: Duration = Duration::from_secs(1);
+/// An attempt on a host that is away ends after so long: the kernel repeats its own after 1, 3 and 7 s, and a host that
+/// returns in between would wait for that.
+const CONNECT: Duration = Duration::from_millis(600);
 
 /// Who this process is to the bricks. One per process; every graph of it counts on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,7 +66,9 @@ pub struct Options {
     pub password: Option<String>,
     /// A brick from which nothing comes for so long is given up; zero: never.
     pub ping_timeout: Duration,
-    /// Each step of connecting may take so long.
+    /// The way to one address of the host may take so long.
+    pub connect_timeout: Duration,
+    /// Each question on the way from there may take so long.
     pub step_timeout: Duration,
     pub frame_timeout: Duration,
     /// What bricks show as the client's kind (`fuse`, `glustershd`, …).
@@ -97,6 +102,7 @@ impl Options {
             username: None,
             password: None,
             ping_timeout: SILENCE,
+            connect_timeout: CONNECT,
             step_timeout: Duration::from_secs(10),
             frame_timeout: Duration::from_secs(1800),
             process_name: "mortar".to_owned(),
