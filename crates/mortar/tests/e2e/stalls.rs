@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mortar_testkit::lab::{Host, Lab};
 use mortar_testkit::{needs, wait};
 use rustix::process::Signal;
@@ -169,8 +169,16 @@ impl Load {
         std::thread::sleep(window);
         let going = wait::until(at_most, || ![&self.writer, &self.reader].iter().any(|one| one.is_stuck(self.start)));
         ensure!(going, "an operation hangs");
-        ensure!(self.threads.iter().all(|thread| !thread.is_finished()), "an operation has failed");
         Ok((self.writer.take(), self.reader.take()))
+    }
+
+    /// Fails with the reason when one of the workers has ended.
+    fn going_on(self) -> Result<Self> {
+        if self.threads.iter().any(JoinHandle::is_finished) {
+            self.end()?;
+            bail!("a worker has ended");
+        }
+        Ok(self)
     }
 
     fn forget(&self) {
@@ -226,6 +234,7 @@ fn measure(lab: &Lab, system: System, rounds: usize) -> Result<Vec<(Fault, Row)>
             load.forget();
             fault.happen(host)?;
             let felt = load.watch(window, at_most).with_context(|| fault.words())?;
+            let load = load.going_on().with_context(|| fault.words())?;
             fault.be_taken_back(host, system)?;
             let back = load.watch(2 * window, at_most).with_context(|| format!("return after {}", fault.words()))?;
             row.take_longer(felt, back);
