@@ -36,6 +36,8 @@ pub(super) struct Marks {
     /// Changes that a size would not show are not on disk yet, as a count; and how many of them a flush has covered.
     unstable: u64,
     flushed: u64,
+    /// Whose contents were good when the last change under this lock had been made.
+    good: Option<Set>,
 }
 
 impl Marks {
@@ -49,6 +51,7 @@ impl Marks {
             refused: None,
             unstable: 0,
             flushed: 0,
+            good: None,
         }
     }
 }
@@ -136,9 +139,10 @@ impl Core {
     /// Flushes what was written, clears the mark, accuses who was lost on the way. Runs before the lock goes.
     /// Where the lock has gone already, with the mark.
     pub(super) async fn finish_data(&self, inode: &Arc<Inode>, grant: &Grant) -> Set {
-        let (dirty, failed, stay_dirty, unflushed) = {
+        let (dirty, failed, stay_dirty, unflushed, good) = {
             let marks = grant.marks.lock();
-            (marks.dirty.clone(), marks.failed.clone(), marks.stay_dirty, marks.unstable > marks.flushed)
+            let unflushed = marks.unstable > marks.flushed;
+            (marks.dirty.clone(), marks.failed.clone(), marks.stay_dirty, unflushed, marks.good.clone())
         };
         let valid = grant.valid(self);
         let mut clear = dirty.and(&valid).minus(&failed);
@@ -152,7 +156,7 @@ impl Core {
         if clear.none() || stay_dirty {
             return self.nobody();
         }
-        let good = inode.known(self.children.generation()).map(|known| known.readable.data);
+        // What the changes found: a child that was lost meanwhile makes anything remembered old.
         if good.is_some_and(|good| !good.none() && good.and(&clear).none()) {
             // Only stale copies are left: clearing would hide what the lost ones have.
             return self.nobody();
@@ -213,6 +217,7 @@ impl Core {
         if replies.iter().any(|(_, reply)| wants_lock(reply.as_ref())) {
             hold.give_back();
         }
+        hold.grant.marks.lock().good = Some(good.and(&verdict.done));
         match &verdict.mark {
             Mark::Clean => {}
             Mark::StayDirty => {

@@ -206,11 +206,12 @@ impl Core {
         match &verdict.mark {
             Mark::Clean if !marked => {}
             Mark::Clean => {
-                // The same refusal everywhere: whoever was asked still has the mark.
+                // Done everywhere, or the same refusal: whoever was asked still has the mark.
                 let asked = replies.map(|_, reply| reply.is_some());
                 for (parent, xdata) in self.marked_places(plan, keys::XATTROP_ENTRY_DELETE) {
-                    // Who is away may have missed an older change of the name: its heal needs the name in the index.
-                    let xdata = xdata.filter(|_| asked.all());
+                    // Some copy may have missed an older change of the name, unless it is right everywhere now: its heal
+                    // needs the name in the index.
+                    let xdata = xdata.filter(|_| verdict.done.all());
                     self.mark(parent, &asked, &nobody, Slot::Entry, lower, xdata).await;
                 }
             }
