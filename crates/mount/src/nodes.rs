@@ -92,6 +92,13 @@ impl NodeTable {
         self.table.lock().node(id).map(|node| node.gfid)
     }
 
+    /// The directory in which the node was last seen.
+    pub fn parent(&self, id: NodeId) -> Option<Gfid> {
+        let mut table = self.table.lock();
+        let parent = table.node(id)?.place.as_ref()?.parent;
+        Some(table.node(parent)?.gfid)
+    }
+
     /// The node's mode as last reported; 0 for a node that the kernel does not know.
     pub fn mode(&self, id: NodeId) -> u32 {
         self.table.lock().node(id).map_or(0, |node| node.mode)

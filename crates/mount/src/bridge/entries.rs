@@ -21,11 +21,25 @@ pub(super) fn fresh_gfid() -> Option<Dict> {
 }
 
 impl Bridge {
-    pub(super) async fn lookup(&self, ctx: &Context, parent: NodeId, gfid: Gfid, name: Bytes) -> Result<Response> {
+    pub(super) async fn lookup(
+        self: &Arc<Self>,
+        ctx: &Context,
+        parent: NodeId,
+        gfid: Gfid,
+        name: Bytes,
+    ) -> Result<Response> {
         let name = checked(name)?;
+        if let Some(found) = self.found_ahead(parent, gfid, &name) {
+            return found;
+        }
         let request = Lookup { gfid: Gfid::NULL, parent: gfid, flags: 0, name: name.clone(), xdata: fresh_gfid() };
         match self.volume.fop(ctx, request).await {
-            Ok(reply) => self.entry_response(parent, &name, &reply.stat),
+            Ok(reply) => {
+                if !reply.stat.is_dir() {
+                    self.walk_on(ctx, gfid);
+                }
+                self.entry_response(parent, &name, &reply.stat)
+            }
             Err(failure) if failure.errno == Errno::ENOENT && !self.config.negative_timeout.is_zero() => {
                 let nothing = Entry { entry_valid: self.config.negative_timeout.into(), ..Entry::default() };
                 Ok(Response::body(Body::entry(&nothing)))

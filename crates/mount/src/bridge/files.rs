@@ -50,6 +50,9 @@ impl Bridge {
         // ESTALE rather than ENOENT: the kernel then looks the name up once more before it believes it.
         let reply = self.volume.fop(ctx, request).await.map_err(|failure| stale(failure.errno))?;
         let handle = self.keep(node, FileHandle { node, gfid, fd: reply.fd });
+        if flags & (O_ACCMODE | O_TRUNC) == 0 {
+            self.note_opened(node);
+        }
         if flags & O_TRUNC != 0 && open_flags & abi::OPEN_KILL_SUIDGID != 0 && has_suidgid(self.nodes.mode(node)) {
             let stat = self.fstat(ctx, gfid, reply.fd).await?;
             self.kill_suidgid(ctx, gfid, Some(reply.fd), &stat).await?;

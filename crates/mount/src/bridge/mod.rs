@@ -10,6 +10,7 @@ mod entries;
 mod files;
 mod locking;
 mod touched;
+mod walk;
 mod xattrs;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::kernel::reply::{Answer, Body, Entry, Validity};
 use crate::kernel::request::{Header, Operation, Request};
 use crate::locks::LockBook;
 use crate::nodes::{NodeId, NodeTable, Place};
+use walk::Walks;
 
 /// When the page cache is by-passed (option `direct-io-mode`).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -125,6 +127,7 @@ pub struct Bridge {
     groups: GroupCache,
     /// What entries fetched ahead must be compared with.
     changes: Arc<Changes>,
+    walks: Walks,
     /// Work that no caller waits for; finished before the mount ends.
     background: TaskTracker,
 }
@@ -146,6 +149,7 @@ impl Bridge {
             locks: LockBook::default(),
             groups,
             changes: Arc::default(),
+            walks: Walks::default(),
             background: TaskTracker::new(),
             config,
         }

@@ -236,6 +236,9 @@ impl State {
         if node.is_regular() && xdata.get_u64(keys::CONTENT).is_some_and(|max| node.data.len() as u64 <= max) {
             answer.set(keys::CONTENT, Value::ptr(node.data.clone()));
         }
+        if xdata.contains(keys::LINK_COUNT) {
+            answer.set(keys::LINK_COUNT, Value::Int((!self.tree.pending.is_empty()).into()));
+        }
         answer
     }
 

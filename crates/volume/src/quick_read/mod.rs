@@ -21,9 +21,9 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use mortar_types::fop::{
-    AckReply, Fstat, Lookup, LookupReply, Open, OpenReply, Read, ReadReply, Release, Stat, StatReply,
+    AckReply, Fstat, Lookup, Open, OpenReply, Read, ReadReply, Readdirp, Release, Stat, StatReply,
 };
-use mortar_types::{Context, Fd, Fops, Gfid, Iatt, Outcome, Reply, Request, Upcall, UpcallSink, Value, keys};
+use mortar_types::{Context, Dict, Fd, Fops, Gfid, Iatt, Outcome, Reply, Request, Upcall, UpcallSink, Value, keys};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -82,6 +82,7 @@ impl Fops for QuickRead {
         match request {
             Request::Lookup(request) => core.lookup(ctx, request).await,
             Request::Stat(request) => core.stat(ctx, request).await,
+            Request::Readdirp(request) => core.readdirp(ctx, request).await,
             Request::Open(request) if requests::may_wait(request.flags) => core.open(ctx, request).await,
             Request::Open(request) if request.flags & requests::O_DIRECT != 0 => core.open_direct(ctx, request).await,
             Request::Read(request) if core.may_serve(request.fd) => core.read(ctx, request).await,
@@ -131,7 +132,24 @@ impl Core {
             let fits = reply.stat.is_regular() && reply.stat.size <= self.options.file_bytes_max;
             self.names.note(*parent, name, Hint { gfid: reply.stat.gfid, fits });
         }
-        self.learn(&mut reply, sent);
+        self.learn(&reply.stat, reply.xdata.as_mut(), sent);
+        Ok(reply.into())
+    }
+
+    /// A listing asked with the key of the contents brings them for small files, and the caller does not see them; how
+    /// small is decided here.
+    async fn readdirp(&self, ctx: &Context, mut request: Readdirp) -> Outcome<Reply> {
+        if let Some(xdata) = request.xdata.as_mut().filter(|xdata| xdata.contains(keys::CONTENT)) {
+            match self.options.file_bytes_max {
+                0 => drop(xdata.remove(keys::CONTENT)),
+                max => drop(xdata.set(keys::CONTENT, Value::Uint(max))),
+            }
+        }
+        let sent = self.cache.sent(Instant::now());
+        let mut reply = self.child.fop(ctx, request).await?;
+        for entry in &mut reply.entries {
+            self.learn(&entry.stat, entry.xdata.as_mut(), sent);
+        }
         Ok(reply.into())
     }
 
@@ -147,16 +165,16 @@ impl Core {
         hint.is_none_or(|hint| hint.fits && !self.cache.contains(hint.gfid))
     }
 
-    fn learn(&self, reply: &mut LookupReply, sent: cache::Sent) {
-        let content = reply.xdata.as_mut().and_then(|xdata| xdata.remove(keys::CONTENT));
-        if !reply.stat.is_regular() {
+    fn learn(&self, stat: &Iatt, xdata: Option<&mut Dict>, sent: cache::Sent) {
+        let content = xdata.and_then(|xdata| xdata.remove(keys::CONTENT));
+        if !stat.is_regular() || stat.gfid.is_null() {
             return;
         }
         match content.as_ref().and_then(Value::as_bytes) {
             Some(data) if data.len() as u64 <= self.options.file_bytes_max => {
-                self.cache.keep(&reply.stat, data, sent);
+                self.cache.keep(stat, data, sent);
             }
-            _ => self.cache.confirm(&reply.stat, sent),
+            _ => self.cache.confirm(stat, sent),
         }
     }
 

@@ -18,6 +18,7 @@ use super::gate::Name;
 use super::hints::Hint;
 use super::inode::{Inode, Known};
 use super::kept::{LockKind, NameLock};
+use super::names::{Names, comes_and_goes};
 use super::tries::Tries;
 
 /// A change of names, as far as locks and marks care.
@@ -33,12 +34,19 @@ struct Plan {
 /// Locked, and marked where that is needed.
 struct Begun {
     /// Held until the change is settled.
-    _locks: Vec<(Gfid, NameLock)>,
+    locks: Vec<(Gfid, NameLock)>,
     /// Where the change goes: a quorum.
     targets: Set,
     /// Why other children are left out.
     refused: Option<Errno>,
     marked: bool,
+}
+
+impl Begun {
+    /// What is known of the names of `dir`.
+    fn names_of(&self, dir: Gfid) -> impl Iterator<Item = &Names> {
+        self.locks.iter().filter(move |(gfid, _)| *gfid == dir).filter_map(|(_, lock)| lock.names())
+    }
 }
 
 impl Core {
@@ -106,7 +114,7 @@ impl Core {
             }
         }
         if self.options.quorum.is_met(&targets) {
-            return Ok(Begun { _locks: locks, targets, refused, marked });
+            return Ok(Begun { locks, targets, refused, marked });
         }
         // The names stay in the index: one may be there for an older miss too.
         for ((parent, _), at) in plan.places.iter().zip(raised_at).filter(|(_, at)| !at.none()) {
@@ -128,6 +136,10 @@ impl Core {
         let (marked, targets) = (begun.marked, begun.targets.clone());
         let generation = self.children.generation();
         let believed = self.good_at(plan, |inode| inode.known(generation).map(|known| known.readable.data));
+        let [comes, _] = comes_and_goes(&request);
+        if let Some((parent, name)) = comes {
+            begun.names_of(parent).for_each(|names| names.may_come(name));
+        }
         let mut bundle = self.bundle_create(&mut request, &targets);
         let mut replies = self.children.broadcast(ctx, &targets, &request).await;
         if let Some(bundle) = &mut bundle {
@@ -142,6 +154,12 @@ impl Core {
         let verdict = verdict::judge(&outcomes(&replies), &terms);
         self.settle_entry(plan, &verdict, marked, &replies).await?;
         self.note_names(&request, &verdict, &replies);
+        if let ([_, Some((parent, name))], Answer::From(child)) = (comes_and_goes(&request), &verdict.answer)
+            && verdict.done.all()
+            && replies[*child].as_ref().is_some_and(|reply| took_old_name(&request, reply))
+        {
+            begun.names_of(parent).for_each(|names| names.is_gone(name));
+        }
         let mut reply = answer(replies, verdict.answer)?;
         if let (Reply::CreateReply(reply), Request::Create(create)) = (&mut reply, &request) {
             let fds = opened.take(reply.stat.gfid);
@@ -405,6 +423,14 @@ fn directory(hint: Option<Hint>) -> Vec<Gfid> {
 /// A kept lock covers every name of its directory.
 fn joins_kept(locks: &[(Gfid, NameLock)], gfid: Gfid) -> bool {
     locks.iter().any(|(locked, lock)| *locked == gfid && matches!(lock, NameLock::Kept(_)))
+}
+
+/// Whether the name that the request was to remove is gone: a rename onto itself or onto another name of the same file
+/// succeeds and does nothing (rename(2)).
+fn took_old_name(request: &Request, reply: &Outcome<Reply>) -> bool {
+    let (Request::Rename(rename), Ok(reply)) = (request, reply) else { return reply.is_ok() };
+    let is_other = (rename.old_parent, &rename.old_name) != (rename.new_parent, &rename.new_name);
+    is_other && stat_of(reply).is_some_and(|stat| stat.is_dir() || stat.nlink == 1)
 }
 
 const fn makes_inode(request: &Request) -> bool {

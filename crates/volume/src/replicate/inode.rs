@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use mortar_logic::replicate::readable::Readable;
 use mortar_logic::replicate::{Set, SetExt};
@@ -33,6 +33,8 @@ pub(super) struct Inode {
     pub(super) attributes: Arc<Gate<Range>>,
     /// Order of changes of names.
     pub(super) names: Arc<Gate<Name>>,
+    /// How many names the directory had when all were listed last.
+    pub(super) names_count: AtomicUsize,
     /// POSIX locks were taken through this layer: closing a file must tell the bricks.
     pub(super) posix_locked: AtomicBool,
     used: AtomicBool,
@@ -58,6 +60,7 @@ impl Inode {
             ranges: Gate::new(),
             attributes: Gate::new(),
             names: Gate::new(),
+            names_count: AtomicUsize::new(0),
             posix_locked: AtomicBool::new(false),
             used: AtomicBool::new(true),
         }

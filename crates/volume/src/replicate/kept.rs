@@ -24,6 +24,7 @@ use super::data::Marks;
 use super::fds::OpenFd;
 use super::inode::Inode;
 use super::locks::{LockCall, Target};
+use super::names::Names;
 
 /// Locks kept at most; beyond, each is given back after its operation. A brick holds as many for this client.
 const KEPT_MAX: usize = 8_192;
@@ -56,6 +57,8 @@ pub(super) struct Grant {
     taken_at: Instant,
     /// What stands on the bricks under this lock (data only).
     pub(super) marks: Mutex<Marks>,
+    /// What the directory's names are (entries only).
+    pub(super) names: Names,
 }
 
 impl Grant {
@@ -67,7 +70,7 @@ impl Grant {
         refused: Option<Errno>,
         marks: Marks,
     ) -> Self {
-        Self { call, asked, granted, refused, taken_at: Instant::now(), marks: Mutex::new(marks) }
+        Self { call, asked, granted, refused, taken_at: Instant::now(), marks: Mutex::new(marks), names: Names::default() }
     }
 
     /// Where the lock still holds.
@@ -148,6 +151,17 @@ impl Kept {
 
     pub(super) fn is_free(&self) -> bool {
         matches!(self.state.lock().phase, Phase::Free)
+    }
+
+    /// The grant, while it is held on every child and nobody else wants it.
+    pub(super) fn held(&self, core: &Core) -> Option<Arc<Grant>> {
+        let state = self.state.lock();
+        match &state.phase {
+            Phase::Held(grant) if !state.give_back && grant.is_fresh(core) && grant.valid(core).all() => {
+                Some(Arc::clone(grant))
+            }
+            _ => None,
+        }
     }
 
     fn set_contended(&self, for_so_long: Duration) {
@@ -442,6 +456,14 @@ impl NameLock {
     pub(super) fn give_back(&self) {
         if let Self::Kept(hold) = self {
             hold.give_back();
+        }
+    }
+
+    /// What is known of the directory's names under the lock.
+    pub(super) fn names(&self) -> Option<&Names> {
+        match self {
+            Self::Kept(hold) => Some(&hold.grant.names),
+            Self::Own(_) => None,
         }
     }
 

@@ -67,12 +67,12 @@ impl Core {
             open.listing.lock().restart();
         }
         let lister = open.as_ref().and_then(|open| open.listing.lock().child);
-        let mut reply = match lister {
+        let (mut reply, child) = match lister {
             Some(child) => match self.send_one(ctx, request.clone(), child, open.as_ref(), None).await {
                 Err(failure) if failure.errno == Errno::ENOTCONN && can_move(open.as_deref()) => {
                     self.list_elsewhere(ctx, gfid, open.as_ref(), Some(child), &mut request).await?
                 }
-                outcome => outcome?,
+                outcome => (outcome?, child),
             },
             // An offset without an open directory: whoever is chosen for this inode gave it.
             None => self.list_elsewhere(ctx, gfid, open.as_ref(), None, &mut request).await?,
@@ -80,13 +80,15 @@ impl Core {
         while let Some(next) = self.tidy(gfid, open.as_deref(), &mut reply) {
             // Everything on this page was known: the caller would take an empty one for the end.
             set_offset(&mut request, next);
-            let child = open.as_ref().and_then(|open| open.listing.lock().child).ok_or(Errno::ENOTCONN)?;
             reply = self.send_one(ctx, request.clone(), child, open.as_ref(), None).await?;
+        }
+        if let Reply::ReaddirpReply(reply) = &mut reply {
+            self.distrust_entries(ctx, gfid, open.as_ref(), child, reply).await;
         }
         Ok(reply)
     }
 
-    /// From a readable child other than `lost`; from the start if that one was in the middle.
+    /// From a readable child other than `lost`, and which it is; from the start if `lost` was in the middle.
     async fn list_elsewhere(
         self: &Arc<Self>,
         ctx: &Context,
@@ -94,7 +96,7 @@ impl Core {
         open: Option<&Arc<OpenFd>>,
         lost: Option<SubvolId>,
         request: &mut Request,
-    ) -> Outcome<Reply> {
+    ) -> Outcome<(Reply, SubvolId)> {
         let inode = self.inodes.get(gfid);
         let mut untried = self.known(ctx, &inode, open).await?.readable.data;
         if untried.none() {
@@ -128,7 +130,7 @@ impl Core {
                         listing.child = Some(child);
                         listing.moved |= lost.is_some();
                     }
-                    return Ok(reply);
+                    return Ok((reply, child));
                 }
                 Err(failure) => last = failure,
             }

@@ -33,11 +33,19 @@ impl Core {
         }
         let up = self.children.up();
         self.check_quorum(&up)?;
+        let parent = named.then(|| self.inodes.get(request.parent));
+        if let Some(parent) = &parent
+            && !ctx.pid.is_internal()
+            && self.is_absent(parent, &request.name)
+        {
+            return Err(Errno::ENOENT.into());
+        }
         let generation = self.children.generation();
         self.ask(request.xdata.get_or_insert_default(), named);
         let bearers = self.content_bearers(ctx, &request, &up, generation);
-        let parent = named.then(|| self.inodes.get(request.parent));
+        let asked = Instant::now();
         let mut replies = self.ask_all(ctx, &up, &request, &bearers).await;
+        self.pending.learn(generation, asked, &up, &replies);
         let mut reports = replies.map(|_, reply| report(reply.as_ref()));
         if let Some(parent) = &parent
             && rules::is_contradictory(&reports)
@@ -72,8 +80,11 @@ impl Core {
         let among = match judged.decision {
             Decision::Found { among } => among,
             Decision::Fail(errno) => {
-                if named {
+                if let Some(parent) = &parent {
                     self.hints.forget(request.parent, &request.name);
+                    if errno == Errno::ENOENT {
+                        self.missed_name(parent);
+                    }
                 }
                 return Err(failure_with(replies, errno));
             }
@@ -190,8 +201,10 @@ impl Core {
         let gfid = inode.gfid;
         let lookup =
             Lookup { gfid, parent: Gfid::NULL, flags: 0, name: bytes::Bytes::new(), xdata: Some(xdata.clone()) };
+        let asked = Instant::now();
         let replies = self.children.broadcast(ctx, &up, &lookup.into()).await;
         let mut replies: Replies = typed(replies);
+        self.pending.learn(generation, asked, &up, &replies);
         let gone = |reply: &Option<Outcome<LookupReply>>| matches!(reply, Some(Err(failure)) if matches!(failure.errno, Errno::ENOENT | Errno::ESTALE));
         if let Some(open) = fd
             && replies.iter().any(|(_, reply)| gone(reply))

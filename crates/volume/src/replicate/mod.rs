@@ -22,8 +22,10 @@ mod locks;
 mod lookup;
 mod metadata;
 mod misc;
+mod names;
 mod open;
 mod options;
+mod pending;
 mod read;
 pub(crate) mod route;
 #[cfg(test)]
@@ -50,6 +52,7 @@ use gate::Range;
 use hints::Hints;
 use inode::Inodes;
 use kept::LockKind;
+use pending::Pending;
 
 pub use options::{Options, OptionsError};
 
@@ -77,6 +80,7 @@ struct Core {
     inodes: Inodes,
     fds: Fds,
     hints: Hints,
+    pending: Pending,
     kept_count: AtomicUsize,
     next_owner: AtomicU64,
     /// The child on this node, once known.
@@ -114,6 +118,7 @@ impl Replicate {
             inodes: Inodes::default(),
             fds: Fds::default(),
             hints: Hints::default(),
+            pending: Pending::default(),
             kept_count: AtomicUsize::new(0),
             next_owner: data::owner_base(),
             local: OnceLock::new(),

@@ -291,6 +291,9 @@ impl State {
         let node = self.store.get(gfid).ok().filter(|node| node.nlink > 0).ok_or(Errno::ENOENT)?;
         let stat = node.iatt();
         let mut answer = self.asked_xattrs(gfid, xdata)?;
+        if xdata.is_some_and(|xdata| xdata.contains(keys::LINK_COUNT)) {
+            answer.set(keys::LINK_COUNT, Value::Int(self.store.accuses_anybody().into()));
+        }
         if xdata.is_some_and(|xdata| xdata.contains(keys::PARENT_ENTRYLK)) && !name.is_empty() {
             answer.set(keys::PARENT_ENTRYLK, Value::Int(self.locks.is_name_locked(parent, name).into()));
         }

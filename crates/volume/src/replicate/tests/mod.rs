@@ -4,6 +4,7 @@ mod compound;
 mod degraded;
 mod healthy;
 mod kept;
+mod listing;
 mod lost;
 mod stress;
 

@@ -1,0 +1,368 @@
+//! Directories whose files are looked up one after the other: a listing fetched meanwhile answers the lookups to come.
+//!
+//! A lookup costs a round trip to every replica, an entry of a listing a fraction of that. So when several lookups miss
+//! in one directory, portions of its listing are fetched in the background, no more than a few entries for each lookup
+//! that was made, and lookups are answered from them: with what is left of the time for which the kernel may believe
+//! attributes, counted from when the portion was asked. An answer is given once; who looks the name up again (after
+//! ESTALE, say) asks the volume. What this mount changed since, and what the volume said that others changed, is not
+//! answered from here (see [`crate::changes`]), nor are directories, whose lookup does more than tell attributes.
+//!
+//! ```text
+//!   Idle --misses--> Fetching --portion--> Idle ... --end--> Listed --timeout--> Idle
+//!                                             \--few answers come of it--> Useless
+//! ```
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use mortar_types::fop::{DirentPlus, Opendir, Readdirp, Releasedir};
+use mortar_types::{Context, Dict, Fd, Gfid, Iatt, Value, keys};
+use parking_lot::Mutex;
+
+use super::{Bridge, Response, Result};
+use crate::changes::Watch;
+use crate::kernel::reply::{Answer, Body, Entry, Validity};
+use crate::nodes::NodeId;
+
+/// Lookups in a directory, each within [`PACE`] of the one before, that make a walk.
+const LOOKUPS_MIN: u64 = 3;
+/// Lookups further apart than this have nothing to do with each other.
+const PACE: Duration = Duration::from_millis(200);
+/// Entries fetched for every lookup of the walk: one costs about a twentieth of a lookup.
+const ENTRIES_PER_LOOKUP: u64 = 8;
+/// What a portion asks, bytes on the wire.
+const PORTION_BYTES: u32 = 48 * 1024;
+/// The same when contents come with the entries.
+const CONTENTS_BYTES: u32 = 256 * 1024;
+/// After so many entries, fewer than one answer for this many lookups shows that the wrong files are listed.
+const JUDGED_AFTER: u64 = 2048;
+const LOOKUPS_PER_ANSWER_MAX: u64 = 8;
+/// How long a directory is left alone then.
+const USELESS_FOR: Duration = Duration::from_secs(30);
+/// Walks and entries held at most, over all directories.
+const WALKS_MAX: usize = 64;
+const ENTRIES_MAX: usize = 32_768;
+
+/// The walks of a mount.
+#[derive(Debug, Default)]
+pub(super) struct Walks {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    walks: HashMap<Gfid, Walk>,
+    /// Entries in all of them.
+    held: usize,
+    /// Somebody looks after walks that are over.
+    swept: bool,
+}
+
+#[derive(Debug)]
+struct Walk {
+    stage: Stage,
+    /// Of the walk so far.
+    lookups: u64,
+    answered: u64,
+    fetched: u64,
+    /// Files found in the directory were opened for reading.
+    opened: bool,
+    last: Instant,
+    entries: HashMap<Bytes, Ahead>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Where to go on.
+    Idle(Option<Place>),
+    Fetching,
+    /// All of it was asked for, at this time at the earliest.
+    Listed(Instant),
+    Useless(Instant),
+}
+
+/// An open directory and an offset in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    fd: Fd,
+    offset: u64,
+    begun: Instant,
+}
+
+/// An entry that nobody has asked for yet.
+#[derive(Debug)]
+struct Ahead {
+    stat: Iatt,
+    portion: Arc<Asked>,
+}
+
+/// When a portion was asked, and what changed since.
+#[derive(Debug)]
+struct Asked {
+    at: Instant,
+    watch: Watch,
+}
+
+/// An answer to a lookup, and how old it is.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Found {
+    pub(super) stat: Iatt,
+    pub(super) age: Duration,
+}
+
+/// What to fetch next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Wanted {
+    place: Option<Place>,
+    contents: bool,
+}
+
+impl Walk {
+    fn new(now: Instant) -> Self {
+        Self {
+            stage: Stage::Idle(None),
+            lookups: 0,
+            answered: 0,
+            fetched: 0,
+            opened: false,
+            last: now,
+            entries: HashMap::new(),
+        }
+    }
+
+    /// A file was looked up.
+    fn counts(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.last) > PACE {
+            self.lookups = 0;
+            self.opened = false;
+        }
+        self.last = now;
+        self.lookups += 1;
+    }
+
+    /// Counts a lookup that the volume answered; what to fetch, if it is time to.
+    fn missed(&mut self, now: Instant, believed_for: Duration) -> Option<Wanted> {
+        self.counts(now);
+        if let Stage::Listed(begun) | Stage::Useless(begun) = self.stage {
+            let rest = if matches!(self.stage, Stage::Useless(_)) { USELESS_FOR } else { believed_for };
+            if now.saturating_duration_since(begun) < rest {
+                return None;
+            }
+            let entries = std::mem::take(&mut self.entries);
+            *self = Self { lookups: LOOKUPS_MIN.min(self.lookups), opened: self.opened, entries, ..Self::new(now) };
+        }
+        let Stage::Idle(place) = self.stage else { return None };
+        if self.fetched >= JUDGED_AFTER && self.answered * LOOKUPS_PER_ANSWER_MAX < self.lookups {
+            self.stage = Stage::Useless(now);
+            return None;
+        }
+        let due = self.lookups >= LOOKUPS_MIN && self.fetched <= ENTRIES_PER_LOOKUP * self.lookups;
+        due.then(|| {
+            self.stage = Stage::Fetching;
+            Wanted { place, contents: self.opened }
+        })
+    }
+}
+
+impl Walks {
+    /// Answers a lookup of `name` in `dir` from what is at hand, if it may be believed for some time yet.
+    fn find(&self, dir: Gfid, name: &Bytes, now: Instant, believed_for: Duration) -> Option<Found> {
+        let mut inner = self.inner.lock();
+        let walk = inner.walks.get_mut(&dir)?;
+        let Ahead { stat, portion } = walk.entries.remove(name)?;
+        let age = now.saturating_duration_since(portion.at);
+        let found = age < believed_for && !portion.watch.look().is_stale(dir, name, &stat);
+        if found {
+            walk.counts(now);
+            walk.answered += 1;
+        }
+        inner.held -= 1;
+        found.then_some(Found { stat, age })
+    }
+
+    /// The volume found a file in `dir`. What to fetch ahead now, if anything.
+    fn missed(&self, dir: Gfid, now: Instant, believed_for: Duration) -> Option<Wanted> {
+        let mut inner = self.inner.lock();
+        if !inner.walks.contains_key(&dir) {
+            // The first look costs no more than this.
+            if inner.walks.len() < WALKS_MAX {
+                inner.walks.insert(dir, Walk { lookups: 1, ..Walk::new(now) });
+            }
+            return None;
+        }
+        if inner.held >= ENTRIES_MAX {
+            return None;
+        }
+        inner.walks.get_mut(&dir)?.missed(now, believed_for)
+    }
+
+    /// A file in `dir` was opened for reading.
+    fn opened(&self, dir: Gfid) {
+        if let Some(walk) = self.inner.lock().walks.get_mut(&dir) {
+            walk.opened = true;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.inner.lock().walks.is_empty()
+    }
+
+    /// Takes a portion. `next`: where the listing goes on, `None` at its end. The open directory, when nobody needs it
+    /// any more.
+    fn fetched(&self, dir: Gfid, asked: Asked, entries: Vec<DirentPlus>, place: Place, next: Option<u64>) -> Option<Fd> {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let Some(walk) = inner.walks.get_mut(&dir) else { return Some(place.fd) };
+        let portion = Arc::new(asked);
+        for DirentPlus { entry, stat, .. } in entries {
+            walk.fetched += 1;
+            let is_plain = !stat.gfid.is_null() && !stat.is_dir() && stat.file_type().is_some();
+            if is_plain && inner.held < ENTRIES_MAX {
+                let before = walk.entries.insert(entry.name, Ahead { stat, portion: Arc::clone(&portion) });
+                inner.held += usize::from(before.is_none());
+            }
+        }
+        walk.stage = match next {
+            Some(offset) => Stage::Idle(Some(Place { offset, ..place })),
+            None => Stage::Listed(place.begun),
+        };
+        next.is_none().then_some(place.fd)
+    }
+
+    /// The listing could not be had.
+    fn failed(&self, dir: Gfid, now: Instant) {
+        if let Some(walk) = self.inner.lock().walks.get_mut(&dir) {
+            walk.stage = Stage::Useless(now);
+        }
+    }
+
+    /// Whether the caller is to call [`Self::sweep`] from time to time from now on.
+    fn needs_sweeper(&self) -> bool {
+        let mut inner = self.inner.lock();
+        !inner.walks.is_empty() && !std::mem::replace(&mut inner.swept, true)
+    }
+
+    /// Drops what is over: entries that nobody may believe any more, walks that nobody goes on with. The directories to
+    /// close, and whether there is something left to look after.
+    fn sweep(&self, now: Instant, believed_for: Duration) -> (Vec<(Gfid, Fd)>, bool) {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let mut closed = Vec::new();
+        inner.held = 0;
+        inner.walks.retain(|dir, walk| {
+            walk.entries.retain(|_, ahead| now.saturating_duration_since(ahead.portion.at) < believed_for);
+            let idle = now.saturating_duration_since(walk.last);
+            let stays = match walk.stage {
+                Stage::Fetching => true,
+                Stage::Useless(since) => now.saturating_duration_since(since) < USELESS_FOR,
+                Stage::Idle(_) | Stage::Listed(_) => idle < believed_for.max(PACE),
+            };
+            if let (false, Stage::Idle(Some(place))) = (stays, walk.stage) {
+                closed.push((*dir, place.fd));
+            }
+            if stays {
+                inner.held += walk.entries.len();
+            }
+            stays
+        });
+        inner.swept = !inner.walks.is_empty();
+        (closed, inner.swept)
+    }
+}
+
+impl Bridge {
+    /// How long an entry fetched ahead may be believed, counted from the question.
+    fn believed_for(&self) -> Duration {
+        self.config.attribute_timeout.min(self.config.entry_timeout)
+    }
+
+    /// The answer to a lookup that a walk has at hand.
+    pub(super) fn found_ahead(&self, parent: NodeId, dir: Gfid, name: &Bytes) -> Option<Result<Response>> {
+        let found = self.walks.find(dir, name, Instant::now(), self.believed_for())?;
+        let left = |timeout: Duration| Validity::from(timeout.saturating_sub(found.age));
+        let (entry_valid, attr_valid) = (left(self.config.entry_timeout), left(self.config.attribute_timeout));
+        let entry = self.entry(parent, name, &found.stat).map(|entry| Entry { entry_valid, attr_valid, ..entry });
+        Some(entry.map(|entry| Response {
+            answer: Answer::Body(Body::entry(&entry)),
+            grant: super::Grant::Lookup(NodeId(entry.node)),
+        }))
+    }
+
+    /// The volume found a file in `dir`: perhaps it is time to fetch ahead.
+    pub(super) fn walk_on(self: &Arc<Self>, ctx: &Context, dir: Gfid) {
+        if self.believed_for().is_zero() {
+            return;
+        }
+        let Some(wanted) = self.walks.missed(dir, Instant::now(), self.believed_for()) else { return };
+        if self.walks.needs_sweeper() {
+            // Not waited for at the unmount, which closes all that is open.
+            tokio::spawn(sweep_walks(Arc::downgrade(self)));
+        }
+        let (bridge, ctx) = (Arc::clone(self), ctx.clone());
+        self.background.spawn(async move { bridge.fetch_ahead(&ctx, dir, wanted).await });
+    }
+
+    /// A file was opened for reading: contents are worth fetching where its name was found.
+    pub(super) fn note_opened(&self, node: NodeId) {
+        if self.walks.is_empty() {
+            return;
+        }
+        if let Some(dir) = self.nodes.parent(node) {
+            self.walks.opened(dir);
+        }
+    }
+
+    async fn fetch_ahead(&self, ctx: &Context, dir: Gfid, wanted: Wanted) {
+        let begun = Instant::now();
+        let place = match wanted.place {
+            Some(place) => place,
+            None => match self.volume.fop(ctx, Opendir { gfid: dir, xdata: None }).await {
+                Ok(reply) => Place { fd: reply.fd, offset: 0, begun },
+                Err(_) => return self.walks.failed(dir, Instant::now()),
+            },
+        };
+        let asked = Asked { at: Instant::now(), watch: self.changes.watch() };
+        let (size, xdata) = match wanted.contents {
+            // How small a file must be for it, the layer below knows that keeps the contents.
+            true => (CONTENTS_BYTES, Some(Dict::new().with(keys::CONTENT, Value::Uint(0)))),
+            false => (PORTION_BYTES, None),
+        };
+        let request = Readdirp { gfid: dir, fd: place.fd, offset: place.offset, size, xdata };
+        let unneeded = match self.volume.fop(ctx, request).await {
+            Ok(reply) => {
+                let next = reply.entries.last().map(|last| last.entry.offset).filter(|_| !reply.eof);
+                self.walks.fetched(dir, asked, reply.entries, place, next)
+            }
+            Err(_) => {
+                self.walks.failed(dir, Instant::now());
+                Some(place.fd)
+            }
+        };
+        if let Some(fd) = unneeded {
+            self.close_walked(dir, fd).await;
+        }
+    }
+
+    async fn close_walked(&self, gfid: Gfid, fd: Fd) {
+        // Nobody waits for it, and a brick that is gone has closed it.
+        drop(self.volume.fop(&Context::default(), Releasedir { gfid, fd, xdata: None }).await);
+    }
+}
+
+/// Looks after the walks until there are none.
+async fn sweep_walks(bridge: Weak<Bridge>) {
+    while let Some(bridge) = bridge.upgrade() {
+        let (closed, more) = bridge.walks.sweep(Instant::now(), bridge.believed_for());
+        for (dir, fd) in closed {
+            bridge.close_walked(dir, fd).await;
+        }
+        let rest = bridge.believed_for().max(PACE);
+        drop(bridge);
+        if !more {
+            return;
+        }
+        tokio::time::sleep(rest).await;
+    }
+}
