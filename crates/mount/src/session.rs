@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -144,7 +146,7 @@ impl Session {
         let interrupted = self.waiting.register(&request);
         let (device, bridge, waiting) =
             (Arc::clone(self.device.get_ref()), Arc::clone(&self.bridge), Arc::clone(&self.waiting));
-        tokio::spawn(async move {
+        let mut answering = async move {
             let (unique, waits) = (request.header.unique, interrupted.is_some());
             let response = bridge.respond(request, interrupted).await;
             if waits {
@@ -153,6 +155,12 @@ impl Session {
             if !device.reply(unique, &response.answer) {
                 bridge.revoke(response.grant);
             }
-        });
+        }
+        .boxed();
+        // The first step here: what is at hand is answered without a task, and what must be asked of the bricks is on
+        // its way before another request is looked at. The task polls again and so misses nothing.
+        if answering.poll_unpin(&mut Context::from_waker(Waker::noop())).is_pending() {
+            tokio::spawn(answering);
+        }
     }
 }

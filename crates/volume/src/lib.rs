@@ -14,4 +14,5 @@ pub mod section;
 pub mod switch;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod unbroken;
 pub mod utime;

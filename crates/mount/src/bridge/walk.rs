@@ -211,7 +211,14 @@ impl Walks {
 
     /// Takes a portion. `next`: where the listing goes on, `None` at its end. The open directory, when nobody needs it
     /// any more.
-    fn fetched(&self, dir: Gfid, asked: Asked, entries: Vec<DirentPlus>, place: Place, next: Option<u64>) -> Option<Fd> {
+    fn fetched(
+        &self,
+        dir: Gfid,
+        asked: Asked,
+        entries: Vec<DirentPlus>,
+        place: Place,
+        next: Option<u64>,
+    ) -> Option<Fd> {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         let Some(walk) = inner.walks.get_mut(&dir) else { return Some(place.fd) };
@@ -364,5 +371,109 @@ async fn sweep_walks(bridge: Weak<Bridge>) {
             return;
         }
         tokio::time::sleep(rest).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mortar_types::fop::Dirent;
+
+    use super::*;
+    use crate::changes::{Change, Changes};
+
+    const DIR: Gfid = Gfid([1; 16]);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn entry(name: u64) -> DirentPlus {
+        let gfid = Gfid(u128::from(name + 100).to_be_bytes());
+        let stat = Iatt { gfid, mode: 0o100_644, nlink: 1, ..Iatt::default() };
+        let entry = Dirent { ino: 1, offset: name + 1, kind: 8, name: Bytes::from(name.to_string()) };
+        DirentPlus { entry, stat, xdata: None }
+    }
+
+    fn asked(changes: &Arc<Changes>, at: Instant) -> Asked {
+        Asked { at, watch: changes.watch() }
+    }
+
+    /// Walks until something is to be fetched.
+    fn wanted(walks: &Walks, now: Instant) -> (u64, Wanted) {
+        (1..1000).find_map(|lookups| Some((lookups, walks.missed(DIR, now, SECOND)?))).expect("a walk")
+    }
+
+    fn place(now: Instant) -> Place {
+        Place { fd: Fd(5), offset: 0, begun: now }
+    }
+
+    #[test]
+    fn the_third_lookup_in_a_row_begins_a_walk_and_slow_ones_do_not() {
+        let (walks, now) = (Walks::default(), Instant::now());
+        let (lookups, first) = wanted(&walks, now);
+        assert_eq!((lookups, first), (LOOKUPS_MIN, Wanted { place: None, contents: false }));
+        let slow = Walks::default();
+        assert!((0..100).all(|at| slow.missed(DIR, now + at * 2 * PACE, SECOND).is_none()));
+    }
+
+    #[test]
+    fn one_portion_is_fetched_at_a_time_and_none_beyond_what_the_lookups_paid_for() {
+        let (walks, changes, now) = (Walks::default(), Arc::new(Changes::default()), Instant::now());
+        wanted(&walks, now);
+        assert_eq!(walks.missed(DIR, now, SECOND), None, "one is under way");
+        let entries = (0..400).map(entry).collect();
+        assert_eq!(walks.fetched(DIR, asked(&changes, now), entries, place(now), Some(400)), None);
+        walks.opened(DIR);
+        let (lookups, next) = wanted(&walks, now);
+        assert_eq!(lookups + LOOKUPS_MIN + 1, 400 / ENTRIES_PER_LOOKUP);
+        assert_eq!(next, Wanted { place: Some(Place { offset: 400, ..place(now) }), contents: true });
+    }
+
+    #[test]
+    fn an_entry_answers_once_while_it_is_fresh_and_unchanged() {
+        let (walks, changes, now) = (Walks::default(), Arc::new(Changes::default()), Instant::now());
+        wanted(&walks, now);
+        let closed = walks.fetched(DIR, asked(&changes, now), (0..9).map(entry).collect(), place(now), None);
+        assert_eq!(closed, Some(Fd(5)), "at its end");
+        let find = |name: u64, after| walks.find(DIR, &Bytes::from(name.to_string()), now + after, SECOND);
+        assert_eq!(find(1, SECOND / 4), Some(Found { stat: entry(1).stat, age: SECOND / 4 }));
+        assert_eq!(find(1, SECOND / 4), None);
+        assert_eq!(find(2, SECOND), None);
+        changes.note(Change { inodes: [Some(entry(3).stat.gfid), None, None], ..Change::default() });
+        assert_eq!(find(3, SECOND / 4), None);
+        assert!(find(4, SECOND / 4).is_some());
+    }
+
+    #[test]
+    fn directories_and_entries_without_identity_are_left_to_the_volume() {
+        let (walks, changes, now) = (Walks::default(), Arc::new(Changes::default()), Instant::now());
+        wanted(&walks, now);
+        let mut entries = [entry(1), entry(2)];
+        entries[0].stat.mode = 0o040_755;
+        entries[1].stat.gfid = Gfid::NULL;
+        walks.fetched(DIR, asked(&changes, now), entries.into(), place(now), None);
+        assert!((1..3_u64).all(|name| walks.find(DIR, &Bytes::from(name.to_string()), now, SECOND).is_none()));
+    }
+
+    #[test]
+    fn a_large_directory_whose_listing_answers_nothing_is_left_alone() {
+        let (walks, changes, now) = (Walks::default(), Arc::new(Changes::default()), Instant::now());
+        let mut fetched = 0;
+        for _ in 0..10_000 {
+            if walks.missed(DIR, now, SECOND).is_some() {
+                fetched += 200;
+                let entries = (fetched..fetched + 200).map(entry).collect();
+                walks.fetched(DIR, asked(&changes, now), entries, place(now), Some(fetched));
+            }
+        }
+        assert!((JUDGED_AFTER..2 * JUDGED_AFTER).contains(&fetched), "{fetched}");
+    }
+
+    #[test]
+    fn what_nobody_goes_on_with_is_swept_away_and_closed() {
+        let (walks, changes, now) = (Walks::default(), Arc::new(Changes::default()), Instant::now());
+        wanted(&walks, now);
+        assert!(walks.needs_sweeper() && !walks.needs_sweeper());
+        walks.fetched(DIR, asked(&changes, now), (0..9).map(entry).collect(), place(now), Some(9));
+        assert_eq!(walks.sweep(now, SECOND), (vec![], true));
+        assert_eq!(walks.sweep(now + 2 * SECOND, SECOND), (vec![(DIR, Fd(5))], false));
+        assert!(walks.is_empty() && walks.inner.lock().held == 0);
     }
 }

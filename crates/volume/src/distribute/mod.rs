@@ -45,6 +45,8 @@ use fds::{Fds, is_own};
 use known::Memories;
 use subvols::{Subvol, Subvols};
 
+use crate::unbroken::Unbroken;
+
 /// The distribute layer.
 pub struct Distribute {
     core: Arc<Core>,
@@ -151,8 +153,7 @@ impl Fops for Distribute {
         if changes_names(&request) {
             // Several steps: they are finished even when the caller is gone.
             let (core, ctx) = (Arc::clone(&self.core), ctx.clone());
-            let task = self.core.runtime.spawn(async move { core.perform(&ctx, request).await });
-            return task.await.unwrap_or(Err(Errno::EIO.into()));
+            return Unbroken::new(&self.core.runtime, async move { core.perform(&ctx, request).await }).await;
         }
         self.core.perform(ctx, request).await
     }

@@ -70,7 +70,15 @@ impl Grant {
         refused: Option<Errno>,
         marks: Marks,
     ) -> Self {
-        Self { call, asked, granted, refused, taken_at: Instant::now(), marks: Mutex::new(marks), names: Names::default() }
+        Self {
+            call,
+            asked,
+            granted,
+            refused,
+            taken_at: Instant::now(),
+            marks: Mutex::new(marks),
+            names: Names::default(),
+        }
     }
 
     /// Where the lock still holds.

@@ -54,6 +54,8 @@ use inode::Inodes;
 use kept::LockKind;
 use pending::Pending;
 
+use crate::unbroken::Unbroken;
+
 pub use options::{Options, OptionsError};
 
 /// How long operations wait for the other children when the first one is back after all were down.
@@ -174,8 +176,7 @@ impl Fops for Replicate {
         if is_change(&request) {
             // A change that has begun must be judged and recorded even when its caller is gone.
             let (core, ctx) = (Arc::clone(&self.core), ctx.clone());
-            let task = self.core.runtime.spawn(async move { core.change(&ctx, request).await });
-            return task.await.unwrap_or(Err(Errno::EIO.into()));
+            return Unbroken::new(&self.core.runtime, async move { core.change(&ctx, request).await }).await;
         }
         if let Request::Lk(request) = request {
             let abandoned = Arc::new(AtomicBool::new(false));

@@ -91,9 +91,8 @@ impl Core {
             }
             let known = self.inodes.peek(entry.stat.gfid).and_then(|inode| inode.known(generation));
             let needs_data = entry.stat.file_type() == Some(FileType::Regular);
-            let is_good = known.is_some_and(|known| {
-                known.readable.metadata[child] && (known.readable.data[child] || !needs_data)
-            });
+            let is_good = known
+                .is_some_and(|known| known.readable.metadata[child] && (known.readable.data[child] || !needs_data));
             if !is_good {
                 entry.stat.gfid = Gfid::NULL;
                 if let Some(xdata) = &mut entry.xdata {

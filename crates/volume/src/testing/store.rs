@@ -101,7 +101,9 @@ impl Store {
     /// Whether the index of a real brick would hold something (`indices/xattrop`).
     pub(super) fn accuses_anybody(&self) -> bool {
         let accuses = |key: &str, value: &Bytes| {
-            key.starts_with(keys::XATTR_AFR_PREFIX) && key != keys::XATTR_AFR_DIRTY && value.iter().any(|byte| *byte != 0)
+            key.starts_with(keys::XATTR_AFR_PREFIX)
+                && key != keys::XATTR_AFR_DIRTY
+                && value.iter().any(|byte| *byte != 0)
         };
         self.nodes.values().any(|node| node.xattrs.iter().any(|(key, value)| accuses(key, value)))
     }

@@ -1,0 +1,108 @@
+//! Files of a directory that are looked up one after the other, on a real mount: few lookups reach the volume, and nothing
+//! that changed meanwhile is shown as it was. Needs root and /dev/fuse.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mortar_mount::bridge::Config;
+use mortar_types::{FopKind, Iatt, Upcall};
+
+use support::TestMount;
+
+const FILES: usize = 300;
+/// Longer than the kernel believes names and attributes.
+const EXPIRY: Duration = Duration::from_millis(1100);
+
+/// A mount with files that the kernel has to look up again.
+fn mount_with_files() -> Option<TestMount> {
+    let mount = TestMount::with(Config::default())?;
+    for number in 0..FILES {
+        fs::write(file(&mount, number), [b'x'; 7]).unwrap();
+    }
+    std::thread::sleep(EXPIRY);
+    mount.volume.take_calls();
+    Some(mount)
+}
+
+fn file(mount: &TestMount, number: usize) -> PathBuf {
+    mount.path(format!("file{number:03}"))
+}
+
+/// Enough lookups that the listing is fetched, and time for it.
+fn begin_walk(mount: &TestMount) {
+    for number in 0..40 {
+        fs::symlink_metadata(file(mount, number)).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    for number in 40..50 {
+        fs::symlink_metadata(file(mount, number)).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    mount.volume.take_calls();
+}
+
+fn lookups(mount: &TestMount) -> usize {
+    mount.volume.take_calls().into_iter().filter(|kind| *kind == FopKind::Lookup).count()
+}
+
+#[test]
+fn a_walk_through_a_directory_costs_few_lookups() {
+    let Some(mount) = mount_with_files() else { return };
+    begin_walk(&mount);
+    for number in 50..FILES {
+        assert_eq!(fs::symlink_metadata(file(&mount, number)).unwrap().size(), 7);
+    }
+    let asked = lookups(&mount);
+    assert!(asked < 10, "{asked} lookups");
+}
+
+#[test]
+fn own_changes_after_the_listing_was_fetched_are_shown() {
+    let Some(mount) = mount_with_files() else { return };
+    begin_walk(&mount);
+    fs::write(file(&mount, 100), "longer than before").unwrap();
+    fs::remove_file(file(&mount, 101)).unwrap();
+    fs::rename(file(&mount, 102), file(&mount, 103)).unwrap();
+    std::thread::sleep(Duration::from_millis(10));
+    assert_eq!(fs::read(file(&mount, 100)).unwrap(), b"longer than before");
+    assert_eq!(fs::symlink_metadata(file(&mount, 100)).unwrap().size(), 18);
+    for gone in [101, 102] {
+        assert!(fs::symlink_metadata(file(&mount, gone)).is_err());
+    }
+    assert_eq!(fs::symlink_metadata(file(&mount, 103)).unwrap().nlink(), 1);
+}
+
+#[test]
+fn what_others_changed_and_the_volume_told_is_looked_up() {
+    let Some(mount) = mount_with_files() else { return };
+    begin_walk(&mount);
+    let gfid = mount.volume.child_of_root("file200");
+    mount.volume.overwrite(gfid, b"theirs, longer");
+    let (stat, parent, old_parent) = (Iatt::default(), Iatt::default(), Iatt::default());
+    mount.volume.upcall(Upcall::CacheInvalidation { gfid, flags: 0x18, stat, parent, old_parent, xdata: None });
+    assert_eq!(fs::symlink_metadata(file(&mount, 200)).unwrap().size(), 14);
+}
+
+#[test]
+fn after_the_timeout_the_volume_is_asked_again() {
+    let Some(mount) = mount_with_files() else { return };
+    begin_walk(&mount);
+    let gfid = mount.volume.child_of_root("file250");
+    mount.volume.overwrite(gfid, b"untold");
+    std::thread::sleep(EXPIRY);
+    assert_eq!(fs::symlink_metadata(file(&mount, 250)).unwrap().size(), 6);
+}
+
+#[test]
+fn two_lookups_are_no_walk() {
+    let Some(mount) = mount_with_files() else { return };
+    for number in [10, 20] {
+        fs::symlink_metadata(file(&mount, number)).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!mount.volume.take_calls().contains(&FopKind::Readdirp));
+}
