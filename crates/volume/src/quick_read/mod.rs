@@ -140,9 +140,10 @@ impl Core {
     /// small is decided here.
     async fn readdirp(&self, ctx: &Context, mut request: Readdirp) -> Outcome<Reply> {
         if let Some(xdata) = request.xdata.as_mut().filter(|xdata| xdata.contains(keys::CONTENT)) {
-            match self.options.file_bytes_max {
-                0 => drop(xdata.remove(keys::CONTENT)),
-                max => drop(xdata.set(keys::CONTENT, Value::Uint(max))),
+            if self.options.file_bytes_max == 0 {
+                xdata.remove(keys::CONTENT);
+            } else {
+                xdata.set(keys::CONTENT, Value::Uint(self.options.file_bytes_max));
             }
         }
         let sent = self.cache.sent(Instant::now());
