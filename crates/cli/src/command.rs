@@ -8,6 +8,7 @@ use mortar_api::volume::{BrickRef, Create};
 use crate::create;
 use crate::grammar::{Peer, Pool, System, Top, Volume, Words};
 use crate::growth::{self, Growth};
+use crate::plan::{self, Planned};
 
 /// A command for the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub enum HealView {
 #[derive(Debug)]
 pub enum Asked {
     Command(Command),
+    /// A volume that does not exist yet; nobody is asked.
+    Plan(Planned),
     Role(Box<Top>),
 }
 
@@ -76,7 +79,7 @@ pub enum Misuse {
 }
 
 /// Top-level words that only `mortar` knows.
-const ROLES: [&str; 8] = ["quickstart", "daemon", "mount", "brick", "heald", "rebalance", "completions", "man"];
+const ROLES: [&str; 9] = ["plan", "quickstart", "daemon", "mount", "brick", "heald", "rebalance", "completions", "man"];
 
 /// Reads the words after the program's name. `roles`: whether the binary's own roles are among the words.
 pub fn parse(words: &[String], roles: bool) -> Result<Asked, Misuse> {
@@ -93,8 +96,8 @@ pub fn parse(words: &[String], roles: bool) -> Result<Asked, Misuse> {
         Err(error) => return Err(misuse(words, roles, &error)),
     };
     match command_of(top) {
-        Ok(Asked::Role(role)) if !roles => {
-            drop(role);
+        // Words that GlusterFS has not.
+        Ok(Asked::Role(_) | Asked::Plan(_)) if !roles => {
             Err(Misuse::UnknownWord { word: words.first().cloned().unwrap_or_default(), position: 0 })
         }
         Ok(asked) => Ok(asked),
@@ -163,6 +166,7 @@ fn command_of(top: Top) -> Result<Asked, String> {
         Top::System(System::Getspec { name }) => Command::Getspec { name },
         Top::System(System::Uuid { get }) if get.as_deref() == Some("get") => Command::UuidGet,
         Top::System(System::Uuid { .. }) => return Err(String::new()),
+        Top::Plan { words } => return Ok(Asked::Plan(plan::parse(&words)?)),
         role => return Ok(Asked::Role(Box::new(role))),
     };
     Ok(Asked::Command(command))
@@ -298,7 +302,7 @@ mod tests {
         let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
         match parse(&words, false)? {
             Asked::Command(command) => Ok(command),
-            Asked::Role(_) => unreachable!("roles are off"),
+            Asked::Role(_) | Asked::Plan(_) => unreachable!("roles are off"),
         }
     }
 

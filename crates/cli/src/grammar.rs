@@ -34,6 +34,19 @@ pub enum Top {
     /// Volumes
     #[command(subcommand, infer_subcommands = true)]
     Volume(Box<Volume>),
+    /// How much storage bricks would make, and what may fail
+    #[command(
+        override_usage = "plan [replica=<COUNT>] [arbiter=1] bricks=<BRICK>[,<BRICK>...]",
+        after_help = "A BRICK is HOST:SIZE, SIZE (each on a host of its own) or COUNTxSIZE, in the order of volume create. 10G is \
+                      10 GiB, 10GB is 10 000 000 000 bytes. Nothing is asked of a daemon.
+
+  mortar plan replica=2 bricks=gfs1:9G,gfs2:9G,gfs3:9G,gfs4:9G
+  mortar plan replica=3 bricks=6x2T --json"
+    )]
+    Plan {
+        #[arg(required = true)]
+        words: Vec<String>,
+    },
     /// What GlusterFS keeps for its own tools
     #[command(subcommand, name = "system::", infer_subcommands = true)]
     System(System),

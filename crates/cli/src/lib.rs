@@ -14,6 +14,7 @@ pub mod face;
 pub mod globals;
 pub mod grammar;
 pub mod growth;
+pub mod plan;
 pub mod prompt;
 pub mod run;
 

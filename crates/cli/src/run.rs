@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::client::Client;
 use crate::command::{Asked, Misuse, parse};
 use crate::execute::{Answer, execute};
-use crate::face::{Output, gluster, plain, xml};
+use crate::face::{self, Output, gluster, plain, xml};
 use crate::globals::{Format, Globals, Instead};
 use crate::grammar::Top;
 use crate::prompt::{self, Reply};
@@ -46,6 +46,7 @@ pub async fn run(face: Face, words: Vec<String>) -> Next {
     }
     match parse(&words, face == Face::Mortar) {
         Ok(Asked::Role(role)) => Next::Role(role),
+        Ok(Asked::Plan(planned)) => Next::Print(face::plan::render(globals.format, &planned)),
         Ok(Asked::Command(command)) => Next::Print(perform(face, &globals, &command).await),
         Err(misuse) => Next::Print(match face {
             Face::Gluster if matches!(&misuse, Misuse::Incomplete) && words == ["help"] => gluster::usage(),

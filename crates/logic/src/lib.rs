@@ -1,6 +1,7 @@
 //! Decisions without I/O: no sockets, no files, no clock. Time and chance are arguments.
 #![forbid(unsafe_code)]
 
+pub mod capacity;
 pub mod compound;
 pub mod distribute;
 pub mod heal;

@@ -81,7 +81,7 @@ fn play(role: Top) -> ExitCode {
             Ok(pages) => finish(&Output::out(format!("{} pages written to {}\n", pages.len(), folder.display()))),
             Err(error) => fail("mortar man", &format!("{}: {error}", folder.display())),
         },
-        Top::Peer(_) | Top::Pool(_) | Top::Volume(_) | Top::System(_) => {
+        Top::Peer(_) | Top::Pool(_) | Top::Plan { .. } | Top::Volume(_) | Top::System(_) => {
             fail("mortar", &"a command was taken for a role")
         }
     }

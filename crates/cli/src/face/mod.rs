@@ -8,6 +8,7 @@ pub mod gluster_status;
 pub mod plain;
 mod plain_growth;
 mod plain_heal;
+pub mod plan;
 pub mod table;
 pub mod volume_words;
 pub mod xml;
