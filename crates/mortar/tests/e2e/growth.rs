@@ -132,6 +132,53 @@ fn killed_movers_are_followed(kills: usize) -> Result<()> {
     Ok(())
 }
 
+/// A dry run changes nothing, a path limits the job to what is below it, and a paused job moves nothing until it goes on.
+fn the_reins_are_obeyed() -> Result<()> {
+    let lab = filled(20)?;
+    let before = sums(&lab)?;
+    let gfs1 = lab.host("gfs1");
+    for host in ["gfs3", "gfs4"] {
+        gfs1.ok(&format!("gluster peer probe {host}"))?;
+    }
+    gfs1.ok(&format!("gluster volume add-brick imap0 gfs3:{BRICK} gfs4:{BRICK}"))?;
+    let start = |words: &str| gfs1.ok(&format!("mortar volume rebalance imap0 start {words}"));
+    start("dry-run")?;
+    println!("{}", completed(&lab, "rebalance imap0")?);
+    let status = gfs1.ok("mortar volume rebalance imap0 status")?;
+    ensure!(status.contains("A dry run: nothing is moved"), "{status}");
+    ensure!(data_files(&lab, "gfs3")?.is_empty(), "a dry run has moved {:?}", data_files(&lab, "gfs3")?);
+
+    start("path=/user/7")?;
+    println!("{}", completed(&lab, "rebalance imap0")?);
+    let moved = data_files(&lab, "gfs3")?;
+    let is_below = |path: &String| path.starts_with("./user/7/");
+    ensure!(!moved.is_empty() && moved.iter().all(is_below), "below /user/7 should have moved: {moved:?}");
+
+    start("")?;
+    gfs1.ok("mortar volume rebalance imap0 pause")?;
+    let paused = wait::until(PATIENCE, || {
+        let status = gfs1.ok("mortar volume rebalance imap0 status").unwrap_or_default();
+        status.matches("paused").count() == 4
+    });
+    ensure!(paused, "not paused: {}", gfs1.ok("mortar volume rebalance imap0 status")?);
+    std::thread::sleep(Duration::from_secs(1));
+    let held = data_files(&lab, "gfs3")?.len();
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(data_files(&lab, "gfs3")?.len() == held, "a paused job has gone on");
+    gfs1.ok("mortar volume rebalance imap0 resume")?;
+    println!("{}", completed(&lab, "rebalance imap0")?);
+    ensure!(data_files(&lab, "gfs3")?.len() > held, "nothing has moved after the pause");
+    ensure!(sums(&lab)? == before, "the tree has changed:\n{before}\n--\n{}", sums(&lab)?);
+    Ok(())
+}
+
+#[test]
+fn a_rebalance_obeys_its_reins() {
+    if needs::met("a_rebalance_obeys_its_reins", &needs::LAB) {
+        cluster::must(the_reins_are_obeyed());
+    }
+}
+
 #[test]
 fn a_volume_doubles_and_shrinks_again_while_mail_is_written() {
     if needs::met("a_volume_doubles_and_shrinks_again_while_mail_is_written", &needs::LAB) {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use mortar_api::rebalance::{Control, GetStatus, Mode, NodeStatus, Progress, Start, Started, Status, Steer};
+use mortar_api::rebalance::{
+    Control, GetStatus, Mode, NodeStatus, Progress, Start, Started, State as JobState, Status, Steer,
+};
 use mortar_api::volume::{BrickRef, Task as ApiTask};
 use mortar_api::{Error, ErrorKind};
 use mortar_logic::pool::change::{Refusal as Why, StartTask, Steer as Order};
@@ -152,6 +154,9 @@ fn agreed(task: &Task, part: &NodePart, said: Option<Progress>) -> Progress {
         progress.state = api_state(part.state);
         progress.eta_s = None;
         (progress.files_per_s, progress.bytes_per_s) = (0.0, 0.0);
+    } else if progress.state.is_final() {
+        // The pool takes note in a moment; until then whoever acts on "completed" would be told that it is not.
+        progress.state = JobState::InProgress;
     }
     progress
 }
