@@ -16,7 +16,9 @@ use mortar_volume::graph::{Graph, ReplicaSet};
 use mortar_volume::heal;
 use mortar_volume::heal::resolve::{self, Failure, Target};
 
+use crate::heal_words::Words;
 use crate::node::Node;
+use crate::supervisor::heals;
 
 /// A volume with very much to heal answers with an error rather than never.
 const INFO_TIMEOUT: Duration = Duration::from_secs(300);
@@ -31,7 +33,9 @@ pub(crate) async fn pending(node: &Node, volume: &Volume) -> Result<Vec<BrickPen
         let mut answer = Vec::new();
         for (number, (set, bricks)) in sets(&graph, volume)?.into_iter().enumerate() {
             let found = heal::info::info(&set).await;
-            answer.extend(found.into_iter().zip(bricks).map(|(pending, brick)| told(pending, brick, number)));
+            let connected: Vec<bool> = found.iter().map(|of_brick| of_brick.connected).collect();
+            let words = Words { volume: &volume.name, bricks, connected: &connected, heals: heals(volume) };
+            answer.extend(found.into_iter().zip(bricks).map(|(pending, brick)| told(pending, brick, number, &words)));
         }
         Ok(answer)
     };
@@ -173,7 +177,7 @@ fn sets<'a>(graph: &Graph, volume: &'a Volume) -> Result<Vec<(heal::ReplicaSet, 
     graph.replica_sets().iter().zip(groups).map(of_set).collect()
 }
 
-fn told(pending: heal::info::BrickPending, brick: &Brick, replica_set: usize) -> BrickPending {
+fn told(pending: heal::info::BrickPending, brick: &Brick, replica_set: usize, words: &Words<'_>) -> BrickPending {
     BrickPending {
         brick: brick_ref(brick),
         host_uuid: brick.node,
@@ -183,16 +187,22 @@ fn told(pending: heal::info::BrickPending, brick: &Brick, replica_set: usize) ->
             .entries
             .into_iter()
             .filter(|entry| entry.verdict != Verdict::NoHeal)
-            .map(|entry| Entry {
-                gfid: entry.gfid.to_string(),
-                path: entry.path.map(|path| String::from_utf8_lossy(&path).into_owned()),
-                state: match entry.verdict {
-                    Verdict::SplitBrain | Verdict::SplitBrainPending => EntryState::SplitBrain,
-                    Verdict::PossiblyHealing | Verdict::PossiblyHealingPending => EntryState::PossiblyHealing,
-                    Verdict::NoHeal | Verdict::Heal | Verdict::HealPending => EntryState::Pending,
-                },
-                why: entry.why,
-            })
+            .map(|entry| entry_told(entry, words))
             .collect(),
+    }
+}
+
+fn entry_told(entry: heal::info::Pending, words: &Words<'_>) -> Entry {
+    let path = entry.path.map(|path| String::from_utf8_lossy(&path).into_owned());
+    let name = path.clone().unwrap_or_else(|| format!("gfid:{}", entry.gfid));
+    Entry {
+        gfid: entry.gfid.to_string(),
+        state: match entry.verdict {
+            Verdict::SplitBrain | Verdict::SplitBrainPending => EntryState::SplitBrain,
+            Verdict::PossiblyHealing | Verdict::PossiblyHealingPending => EntryState::PossiblyHealing,
+            Verdict::NoHeal | Verdict::Heal | Verdict::HealPending => EntryState::Pending,
+        },
+        why: words.why(&name, entry.why.as_ref()),
+        path,
     }
 }

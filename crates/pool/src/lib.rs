@@ -17,6 +17,7 @@ mod daemon;
 mod getspec;
 mod heal_connections;
 mod heal_info;
+mod heal_words;
 mod identity;
 mod jobs;
 mod node;

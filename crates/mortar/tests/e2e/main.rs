@@ -15,5 +15,7 @@ mod ledger;
 mod mail;
 mod outage;
 mod script;
+mod split_brain;
 mod stalls;
 mod stress;
+

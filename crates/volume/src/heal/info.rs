@@ -37,14 +37,17 @@ pub struct Pending {
     /// From the volume's root as this brick (or else another one) knows it.
     pub path: Option<Bytes>,
     pub verdict: Verdict,
-    /// For split-brain and others that do not heal by themselves: what is wrong and what to do.
-    pub why: Option<String>,
+    /// What keeps it from healing by itself, as far as a look can tell.
+    pub why: Option<Error>,
 }
+
+/// A verdict and what keeps the inode from healing.
+pub(crate) type Judgement = (Verdict, Option<Error>);
 
 /// Asks every brick of the set. A brick that is down or fails is told as not connected.
 pub async fn info(set: &ReplicaSet) -> Vec<BrickPending> {
     let session = Session::with_pid(set, Pid::HEAL_INFO);
-    let mut judged: HashMap<Gfid, Option<(Verdict, Option<String>)>> = HashMap::new();
+    let mut judged: HashMap<Gfid, Option<Judgement>> = HashMap::new();
     let mut bricks = Vec::with_capacity(set.children.len());
     for (child, brick) in set.children.iter() {
         let gfids = if brick.is_up() { index::all_entries(&session, child).await.ok() } else { None };
@@ -56,6 +59,7 @@ pub async fn info(set: &ReplicaSet) -> Vec<BrickPending> {
                 Entry::Vacant(slot) => slot.insert(judge(&session, gfid).await).clone(),
             };
             let Some((verdict, why)) = known else { continue };
+            let why = why.or_else(|| (!set.are_all_up()).then_some(Error::NotAllUp));
             entries.push(Pending { gfid, path: find_path(&session, child, gfid).await, verdict, why });
         }
         bricks.push(BrickPending { child, connected, entries });
@@ -79,7 +83,7 @@ async fn find_path(session: &Session<'_>, child: SubvolId, gfid: Gfid) -> Option
 }
 
 /// `None`: nothing to tell (healthy, or gone from every brick).
-pub(crate) async fn judge(session: &Session<'_>, gfid: Gfid) -> Option<(Verdict, Option<String>)> {
+pub(crate) async fn judge(session: &Session<'_>, gfid: Gfid) -> Option<Judgement> {
     let mut judged = None;
     for _ in 0..LOOKS_MAX {
         judged = judge_once(session, gfid).await;
@@ -91,7 +95,7 @@ pub(crate) async fn judge(session: &Session<'_>, gfid: Gfid) -> Option<(Verdict,
     judged
 }
 
-async fn judge_once(session: &Session<'_>, gfid: Gfid) -> Option<(Verdict, Option<String>)> {
+async fn judge_once(session: &Session<'_>, gfid: Gfid) -> Option<Judgement> {
     let all = session.set.all().filter(|child| session.set.children[child].is_up());
     let before = locks(session, gfid, all).await;
     let looks = session.look(gfid).await;
@@ -99,8 +103,8 @@ async fn judge_once(session: &Session<'_>, gfid: Gfid) -> Option<(Verdict, Optio
     let answered = session.set.all().filter(|child| looks.get(child).is_some());
     let inspected = match inspect(session, gfid, &looks, answered).await {
         Ok(inspected) => inspected,
-        Err(Error::SplitBrain(split_brain)) => return Some((Verdict::SplitBrain, Some(explain(&split_brain)))),
-        Err(_) => return Some((Verdict::HealPending, None)),
+        Err(error @ Error::SplitBrain(_)) => return Some((Verdict::SplitBrain, Some(error))),
+        Err(error) => return Some((Verdict::HealPending, Some(error))),
     };
     let after = locks(session, gfid, answered).await;
     let locks = Locks { operation: before.operation || after.operation, heal: before.heal || after.heal };
@@ -112,28 +116,28 @@ async fn judge_once(session: &Session<'_>, gfid: Gfid) -> Option<(Verdict, Optio
 
 struct Inspected {
     kinds: [Inspection; 3],
-    why: Option<String>,
+    why: Option<Error>,
 }
 
 async fn inspect(session: &Session<'_>, gfid: Gfid, looks: &Looks, answered: Children) -> Result<Inspected, Error> {
     let set = session.set;
     let need = Need::new(set, looks)?;
-    let mut why = None;
+    let mut why = unanswered(looks);
     let direction = |slot| find_direction(slot, &looks.matrix(slot), answered, set.quorum);
 
     let decision = metadata::decide(&direction(Slot::Metadata), answered, &looks.attributes(), set.policy);
     let metadata_split = decision == metadata::Decision::SplitBrain;
     if metadata_split {
-        why = Some(explain(&SplitBrain::Metadata));
+        why = Some(Error::SplitBrain(SplitBrain::Metadata));
     }
     let mut data_split = false;
     if need.data {
         match data::decide(&direction(Slot::Data), answered, &looks.copies(set.arbiter), set.policy) {
             data::Decision::SplitBrain => {
                 data_split = true;
-                why = Some(explain(&SplitBrain::Data));
+                why = Some(Error::SplitBrain(SplitBrain::Data));
             }
-            data::Decision::OnlyArbiterIsGood => why = Some(explain_arbiter()),
+            data::Decision::OnlyArbiterIsGood => why = Some(Error::OnlyArbiterIsGood),
             data::Decision::Clean | data::Decision::Heal(_) => {}
         }
     }
@@ -142,7 +146,7 @@ async fn inspect(session: &Session<'_>, gfid: Gfid, looks: &Looks, answered: Chi
         let conflicts = conflicts(session, gfid, &entry::decide(&direction(Slot::Entry), answered)).await;
         if !conflicts.is_empty() {
             entry_split = true;
-            why = Some(explain(&SplitBrain::Names(conflicts)));
+            why = Some(Error::SplitBrain(SplitBrain::Names(conflicts)));
         }
     }
     // On a directory the data counter belongs to its names.
@@ -154,6 +158,14 @@ async fn inspect(session: &Session<'_>, gfid: Gfid, looks: &Looks, answered: Chi
     }
     let kinds = [Inspection::new(&looks.matrix(Slot::Metadata), need.metadata, metadata_split), data_kind, entry_kind];
     Ok(Inspected { kinds, why })
+}
+
+/// Why a heal cannot go on without the children that did not answer. A missing inode is no reason: its directory brings it.
+fn unanswered(looks: &Looks) -> Option<Error> {
+    match looks.complete() {
+        Ok(()) | Err(Error::MissingOn(_)) => None,
+        Err(error) => Some(error),
+    }
 }
 
 /// Names that a merge could not settle.
@@ -192,27 +204,4 @@ async fn is_locked(session: &Session<'_>, gfid: Gfid, children: Children, domain
         Some(Ok(reply)) => reply.xdata.as_ref().is_some_and(|xdata| count(xdata) > 0),
         _ => false,
     })
-}
-
-fn explain(split_brain: &SplitBrain) -> String {
-    let advice = match split_brain {
-        SplitBrain::Data => {
-            "choose the copy to keep: gluster volume heal VOLUME split-brain latest-mtime|bigger-file FILE, or \
-             source-brick HOST:BRICK FILE"
-        }
-        SplitBrain::Metadata => {
-            "choose the copy to keep: gluster volume heal VOLUME split-brain latest-mtime FILE, or source-brick \
-             HOST:BRICK FILE"
-        }
-        SplitBrain::Type | SplitBrain::Names(_) => {
-            "rename or remove the unwanted one on its brick's side: gluster volume heal VOLUME split-brain source-brick \
-             HOST:BRICK FILE"
-        }
-    };
-    format!("{split_brain}; {advice}")
-}
-
-fn explain_arbiter() -> String {
-    "only the arbiter has seen every write, and it holds no content; it heals when the brick with the good copy is back"
-        .to_owned()
 }

@@ -5,6 +5,7 @@ use mortar_volume::heal::verify::{Kind, verify};
 
 use crate::bricks::Cluster;
 use crate::files::Files;
+use crate::scenarios::{assert_healed, heal};
 
 async fn cluster() -> Cluster {
     let cluster = Cluster::new(2);
@@ -77,4 +78,49 @@ async fn what_the_changelogs_know_is_told_as_pending() {
     let report = verify(&cluster.set()).await.unwrap();
     assert!(!report.differences.is_empty());
     assert!(report.differences.iter().all(|difference| difference.path == "/same" && difference.pending));
+}
+
+/// GlusterFS 10.3 parks a removed name by renaming it; onto another link of the same inode that does nothing, and the name
+/// stays (`afr-self-heal-entry.c` afr_selfheal_entry_delete).
+#[tokio::test]
+async fn several_hard_links_deleted_together_leave_nothing_to_find() {
+    if !crate::can_run() {
+        return;
+    }
+    let cluster = Cluster::new(2);
+    let files = Files(&cluster.client.top);
+    files.mkdir("dir").await.unwrap();
+    files.create("kept", b"inode").await.unwrap();
+    for name in ["second", "third", "dir/fourth"] {
+        files.link("kept", name).await.unwrap();
+    }
+    cluster.down(1);
+    for name in ["second", "third", "dir/fourth"] {
+        files.unlink(name).await.unwrap();
+    }
+    cluster.up(1);
+    cluster.client.replicate.quiesce().await;
+    heal(&cluster).await;
+    assert_healed(&cluster);
+    for name in ["second", "third", "dir/fourth"] {
+        assert!(!cluster.bricks[1].root.join(name).exists(), "{name} is back");
+    }
+    assert_eq!(verify(&cluster.set()).await.unwrap().differences, []);
+}
+
+/// What such a heal of GlusterFS's leaves behind on an adopted brick: the marks say that all is well.
+#[tokio::test]
+async fn a_second_link_that_an_old_heal_left_is_found_on_its_brick() {
+    if !crate::can_run() {
+        return;
+    }
+    let cluster = cluster().await;
+    let root = &cluster.bricks[1].root;
+    std::fs::hard_link(root.join("links"), root.join("second")).unwrap();
+    heal(&cluster).await;
+    let report = verify(&cluster.set()).await.unwrap();
+    let found: Vec<_> = report.differences.iter().map(|found| (&found.path[..], &found.kind, found.pending)).collect();
+    assert!(found.contains(&(&b"/second"[..], &Kind::Missing, false)), "{found:?}");
+    assert!(found.contains(&(&b"/links"[..], &Kind::Links, false)), "{found:?}");
+    assert_eq!(found.len(), 2, "{found:?}");
 }
