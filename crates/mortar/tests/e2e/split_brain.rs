@@ -63,12 +63,6 @@ impl Recipe {
         Ok(())
     }
 
-    /// A new client: what the old one remembered of the copies is gone, as on another host.
-    fn remount(&self) -> Result<()> {
-        self.kolab().ok(&format!("umount {SPOOL}"))?;
-        self.mount()
-    }
-
     /// Takes one brick away.
     fn down(&self, host: &str) -> Result<()> {
         let host = self.lab.host(host);

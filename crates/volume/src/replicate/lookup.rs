@@ -156,17 +156,18 @@ impl Core {
         typed(self.children.each(up, ask).await)
     }
 
-    /// What is known of an inode's copies; asks the bricks when nothing is, or when children came or went since.
+    /// What is known of an inode's copies; asks the bricks when nothing is, or when children came or went since. That no
+    /// copy is good is asked again each time: who settles a split-brain tells nobody.
     pub(super) async fn known(
         self: &Arc<Self>,
         ctx: &Context,
         inode: &Arc<Inode>,
         fd: Option<&Arc<OpenFd>>,
     ) -> Outcome<Known> {
-        if let Some(known) = inode.known(self.children.generation()) {
-            return Ok(known);
+        match inode.known(self.children.generation()) {
+            Some(known) if !known.readable.both().none() => Ok(known),
+            _ => self.refresh(ctx, inode, fd).await,
         }
-        self.refresh(ctx, inode, fd).await
     }
 
     /// As [`Self::known`], before a change that only good copies may make: a heal makes a distrusted copy good and tells

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mortar_types::fop::{
-    Create, Flush, Link, Lookup, Mkdir, Mknod, Open, Release, Removexattr, Rename, Rmdir, Setattr, Setxattr, Symlink,
-    Truncate, Unlink, Write, setattr_valid,
+    Create, Flush, Link, Lookup, Mkdir, Mknod, Open, Read, Release, Removexattr, Rename, Rmdir, Setattr, Setxattr,
+    Symlink, Truncate, Unlink, Write, setattr_valid,
 };
 use mortar_types::{Context, Dict, Errno, Fops, Gfid, Iatt, LkOwner, Pid, Timespec, Value, keys};
 
@@ -67,6 +67,15 @@ impl Files<'_> {
         self.call(Flush { gfid, fd, xdata: None }).await?;
         self.call(Release { gfid, fd, xdata: None }).await?;
         Ok(())
+    }
+
+    /// Opens it and reads its first bytes.
+    pub(crate) async fn read(&self, path: &str) -> Result<Bytes> {
+        let gfid = self.gfid(path).await?;
+        let fd = self.call(Open { gfid, flags: 0, xdata: None }).await?.fd;
+        let read = self.call(Read { gfid, fd, offset: 0, size: 4096, flags: 0, xdata: None }).await;
+        self.call(Release { gfid, fd, xdata: None }).await?;
+        Ok(read?.data)
     }
 
     pub(crate) async fn truncate(&self, path: &str, offset: u64) -> Result<()> {

@@ -186,6 +186,20 @@ async fn each_command_keeps_the_copy_that_it_names() {
     }
 }
 
+/// A client that was refused has it open in its memory of the inode; nobody tells it that somebody chose.
+#[tokio::test]
+async fn a_client_that_was_refused_reads_what_was_settled() {
+    if !crate::can_run() {
+        return;
+    }
+    let cluster = data_split_brain(b"ONE", b"OTHER AND LONGER").await;
+    let client = cluster.another_client();
+    let files = Files(&client.top);
+    assert_eq!(files.read("sb").await.unwrap_err(), Errno::EIO);
+    assert_eq!(settle_path(&cluster, "/sb", Resolve::Child(SubvolId(0))).await, Ok(()));
+    assert_eq!(files.read("sb").await.unwrap(), &b"ONEmon"[..]);
+}
+
 #[tokio::test]
 async fn a_command_that_cannot_choose_says_why_and_changes_nothing() {
     if !crate::can_run() {
