@@ -18,4 +18,3 @@ mod script;
 mod split_brain;
 mod stalls;
 mod stress;
-
