@@ -125,7 +125,7 @@ pub async fn run(job: Job, volume: Volume, desk: Arc<Desk>) {
         () = probing => State::Failed,
     };
     crawl.desk.tally.set_state(state);
-    // A job that was stopped goes on from here when the same one is started again.
+    // The same job, started again after a crash, goes on from here.
     crawl.saved.store(crawl.checkpoint()).await;
 }
 
