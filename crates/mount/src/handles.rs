@@ -51,6 +51,15 @@ impl HandleTable {
         self.insert(Handle::Dir(Arc::new(DirHandle { gfid, fd, listing: Mutex::default() })))
     }
 
+    /// The numbers of all open files, and of all open directories.
+    pub fn all(&self) -> (Vec<u64>, Vec<u64>) {
+        let open = self.open.read();
+        let numbers = |wanted: fn(&Handle) -> bool| {
+            open.iter().filter(|(_, handle)| wanted(handle)).map(|(number, _)| *number).collect()
+        };
+        (numbers(|handle| matches!(handle, Handle::File(_))), numbers(|handle| matches!(handle, Handle::Dir(_))))
+    }
+
     pub fn file(&self, number: u64) -> Option<Arc<FileHandle>> {
         match self.open.read().get(&number) {
             Some(Handle::File(handle)) => Some(Arc::clone(handle)),

@@ -42,7 +42,9 @@ pub(super) fn success(growth: &Growth, answer: &Answer) -> Option<String> {
             let what = match steer.control {
                 Control::Pause => "Pausing: files under way are finished first.",
                 Control::Resume => "Going on.",
-                Control::Stop => "Stopping: files under way are finished first. What has been moved stays where it is now.",
+                Control::Stop => {
+                    "Stopping: files under way are finished first. What has been moved stays where it is now."
+                }
             };
             progress(status) + what + "\n"
         }

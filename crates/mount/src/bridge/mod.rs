@@ -205,8 +205,12 @@ impl Bridge {
         }
     }
 
-    /// Waits for the work that nobody waited for.
-    pub async fn finish(&self) {
+    /// Closes what is open and waits for the work that nobody waited for. To be called when the mount is gone: umount(8)
+    /// does not wait for the kernel's last RELEASE, which may be lost with the mount.
+    pub async fn finish(self: &Arc<Self>) {
+        let (files, directories) = self.handles.all();
+        files.into_iter().for_each(|handle| self.release(handle));
+        directories.into_iter().for_each(|handle| self.releasedir(handle));
         self.background.close();
         self.background.wait().await;
     }
