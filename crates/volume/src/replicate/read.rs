@@ -67,6 +67,8 @@ impl Core {
         // Where the listing of a directory is believed, so is the absence of a name.
         let decides_absence = matches!(request, Request::Lookup(_));
         let mut last = Errno::ENOTCONN.into();
+        // Healers and movers can wait, and shall not read twice.
+        let hurries = !ctx.pid.is_internal();
         let mut asked = FuturesUnordered::new();
         let mut next = self.choose(&untried, gfid, ctx, known.kind);
         loop {
@@ -88,7 +90,7 @@ impl Core {
                         Some(Err(failure)) => return Err(failure),
                         None => return Err(last),
                     },
-                    () = &mut late, if !late.is_elapsed() => next = self.choose(&untried, gfid, ctx, known.kind),
+                    () = &mut late, if hurries && !late.is_elapsed() => next = self.choose(&untried, gfid, ctx, known.kind),
                 }
             }
         }
