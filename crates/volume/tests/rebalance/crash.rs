@@ -93,5 +93,5 @@ async fn one_brick_that_dies_at_any_fop_loses_nothing() {
 #[tokio::test]
 async fn a_large_file_can_be_cut_off_too() {
     let content: Vec<u8> = (0..300_000_u32).map(|at| (at / 7) as u8).collect();
-    rounds(&Volume::replicated(), Cut::Mover, &content).await;
+    rounds(&Volume::plain(), Cut::Mover, &content).await;
 }
