@@ -12,6 +12,9 @@
 //!  leave     at the source: mode 01000 ("phase 2"): a link file                    crash: a stale link file, which lookups
 //!  clean     link xattr off the target, name off the source                        and the next run clean up
 //! ```
+//! Each step may have been done on some bricks of a replica set only, and the next mover may read any of them: what it finds
+//! done it does once more on all, before it goes on.
+//!
 //! So the source is the file until the target has everything on disk, and the target's mode alone says which of the two it
 //! is. GlusterFS's mover has the same marks, which its clients and ours know; what differs: writers are stopped while a block
 //! is copied, the target is synced after its flip too (a power cut that takes the flip back must find the source), and the
@@ -178,6 +181,7 @@ impl<'a> Move<'a> {
             Some(copy) if !copy.is_link() => {
                 self.migration.target = there;
                 tracing::info!(gfid = %self.file().gfid, target = name, "finishing a move that was cut off");
+                self.flip_to(&copy.stat).await?;
                 self.finish(look, &copy.xattrs).await?;
                 Ok(Some(Moved::Moved(copy.stat.size)))
             }
@@ -190,7 +194,8 @@ impl<'a> Move<'a> {
     }
 
     /// A link file where the name does not lie: goes when the file is where it points to. A move that was cut off before
-    /// its last step leaves this.
+    /// its last step leaves this, perhaps on one brick only: another one still has the marks of a file being copied, and a
+    /// removal that is for link files would pass it by.
     async fn clean(&self, look: &Look) -> Result<(), Error> {
         let name = look.points_to.as_deref().unwrap_or_default();
         if name != self.target().name() {
@@ -199,6 +204,8 @@ impl<'a> Move<'a> {
         if let Some(there) = self.mover.look(self.file(), self.target(), false).await?
             && !there.is_link()
         {
+            self.flip_to(&there.stat).await?;
+            self.set_mode(self.source(), linkto::MODE).await?;
             self.remove_xattr(self.target(), keys::XATTR_DHT_LINKTO).await?;
             self.unlink_link(self.source()).await?;
         }
@@ -279,11 +286,8 @@ impl<'a> Move<'a> {
 
     /// Phase 1: from here on clients repeat at the target what they change at the source.
     async fn mark(&self, look: &Look) -> Result<(), Error> {
-        if look.phase() == Phase::Copying && look.points_to.as_deref() == Some(self.target().name()) {
-            return Ok(());
-        }
         let mut mode = look.mode();
-        let mut marked = look.stat.mode & 0o7777;
+        let mut expected = look.stat.mode & 0o7777;
         loop {
             let dict = Dict::new()
                 .with(keys::XATTR_DHT_LINKTO, linkto::value(self.target().name()))
@@ -292,11 +296,12 @@ impl<'a> Move<'a> {
             let stat = Iatt { mode: mode | MARKS, ..Iatt::default() };
             let request = Setattr { gfid: self.file().gfid, stat, valid: setattr_valid::MODE, xdata: None };
             let was = self.mover.must(self.source(), request).await?.pre.mode & 0o7777;
-            if was == marked {
+            // It may be marked on some bricks already, by a mover that died before it reached the one that was looked at.
+            if was == expected || was == mode | MARKS {
                 return Ok(());
             }
             // A client has set another mode since it was looked at: that one is to be kept.
-            (marked, mode) = (mode | MARKS, was);
+            (expected, mode) = (mode | MARKS, was);
         }
     }
 
@@ -377,16 +382,22 @@ impl<'a> Move<'a> {
     /// The target becomes the file.
     async fn flip(&self, look: &Look) -> Result<(), Failed> {
         let stat = Iatt { mode: look.mode(), ..look.stat };
-        let valid =
-            setattr_valid::MODE | setattr_valid::UID | setattr_valid::GID | setattr_valid::ATIME | setattr_valid::MTIME;
-        let request = Setattr { gfid: self.file().gfid, stat, valid, xdata: None };
-        let Err(error) = self.mover.must(self.target(), request).await else { return Ok(()) };
+        let Err(error) = self.flip_to(&stat).await else { return Ok(()) };
         // It may have been done all the same.
         match self.mover.look(self.file(), self.target(), false).await {
             Ok(Some(there)) if there.is_link() => Err(Failed::Before(error)),
             Ok(None) => Err(Failed::Before(error)),
             _ => Err(Failed::After(error)),
         }
+    }
+
+    /// All bricks of the target are the file, with these attributes. Who finds the flip done repeats it with what is there:
+    /// a mover that died in it may have reached one brick and not another, and neither accuses the other.
+    async fn flip_to(&self, stat: &Iatt) -> Result<(), Error> {
+        let valid =
+            setattr_valid::MODE | setattr_valid::UID | setattr_valid::GID | setattr_valid::ATIME | setattr_valid::MTIME;
+        let request = Setattr { gfid: self.file().gfid, stat: *stat, valid, xdata: None };
+        self.mover.must(self.target(), request).await.map(drop)
     }
 
     /// Everything after the flip; can be repeated. `there`: the xattrs that the target has.
