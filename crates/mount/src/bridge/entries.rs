@@ -29,7 +29,7 @@ impl Bridge {
         name: Bytes,
     ) -> Result<Response> {
         let name = checked(name)?;
-        if let Some(found) = self.found_ahead(parent, gfid, &name) {
+        if let Some(found) = self.found_ahead(ctx, parent, gfid, &name) {
             return found;
         }
         let request = Lookup { gfid: Gfid::NULL, parent: gfid, flags: 0, name: name.clone(), xdata: fresh_gfid() };

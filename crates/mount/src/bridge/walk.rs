@@ -135,7 +135,8 @@ impl Walk {
     /// A file was looked up.
     fn counts(&mut self, now: Instant) {
         if now.saturating_duration_since(self.last) > PACE {
-            self.lookups = 0;
+            // What was fetched was paid for by the lookups before.
+            (self.lookups, self.answered, self.fetched) = (0, 0, 0);
             self.opened = false;
         }
         self.last = now;
@@ -153,6 +154,11 @@ impl Walk {
             let entries = std::mem::take(&mut self.entries);
             *self = Self { lookups: LOOKUPS_MIN.min(self.lookups), opened: self.opened, entries, ..Self::new(now) };
         }
+        self.due(now)
+    }
+
+    /// What to fetch, if it is time to.
+    fn due(&mut self, now: Instant) -> Option<Wanted> {
         let Stage::Idle(place) = self.stage else { return None };
         if self.fetched >= JUDGED_AFTER && self.answered * LOOKUPS_PER_ANSWER_MAX < self.lookups {
             self.stage = Stage::Useless(now);
@@ -167,19 +173,22 @@ impl Walk {
 }
 
 impl Walks {
-    /// Answers a lookup of `name` in `dir` from what is at hand, if it may be believed for some time yet.
-    fn find(&self, dir: Gfid, name: &Bytes, now: Instant, believed_for: Duration) -> Option<Found> {
+    /// Answers a lookup of `name` in `dir` from what is at hand, if it may be believed for some time yet; and what to fetch
+    /// ahead now, if anything.
+    fn find(&self, dir: Gfid, name: &Bytes, now: Instant, believed_for: Duration) -> Option<(Found, Option<Wanted>)> {
         let mut inner = self.inner.lock();
+        let inner = &mut *inner;
         let walk = inner.walks.get_mut(&dir)?;
         let Ahead { stat, portion } = walk.entries.remove(name)?;
-        let age = now.saturating_duration_since(portion.at);
-        let found = age < believed_for && !portion.watch.look().is_stale(dir, name, &stat);
-        if found {
-            walk.counts(now);
-            walk.answered += 1;
-        }
         inner.held -= 1;
-        found.then_some(Found { stat, age })
+        let age = now.saturating_duration_since(portion.at);
+        if age >= believed_for || portion.watch.look().is_stale(dir, name, &stat) {
+            return None;
+        }
+        walk.counts(now);
+        walk.answered += 1;
+        let wanted = if inner.held < ENTRIES_MAX { walk.due(now) } else { None };
+        Some((Found { stat, age }, wanted))
     }
 
     /// The volume found a file in `dir`. What to fetch ahead now, if anything.
@@ -286,8 +295,17 @@ impl Bridge {
     }
 
     /// The answer to a lookup that a walk has at hand.
-    pub(super) fn found_ahead(&self, parent: NodeId, dir: Gfid, name: &Bytes) -> Option<Result<Response>> {
-        let found = self.walks.find(dir, name, Instant::now(), self.believed_for())?;
+    pub(super) fn found_ahead(
+        self: &Arc<Self>,
+        ctx: &Context,
+        parent: NodeId,
+        dir: Gfid,
+        name: &Bytes,
+    ) -> Option<Result<Response>> {
+        let (found, wanted) = self.walks.find(dir, name, Instant::now(), self.believed_for())?;
+        if let Some(wanted) = wanted {
+            self.fetch_in_background(ctx, dir, wanted);
+        }
         let left = |timeout: Duration| Validity::from(timeout.saturating_sub(found.age));
         let (entry_valid, attr_valid) = (left(self.config.entry_timeout), left(self.config.attribute_timeout));
         let entry = self.entry(parent, name, &found.stat).map(|entry| Entry { entry_valid, attr_valid, ..entry });
@@ -307,6 +325,10 @@ impl Bridge {
             // Not waited for at the unmount, which closes all that is open.
             tokio::spawn(sweep_walks(Arc::downgrade(self)));
         }
+        self.fetch_in_background(ctx, dir, wanted);
+    }
+
+    fn fetch_in_background(self: &Arc<Self>, ctx: &Context, dir: Gfid, wanted: Wanted) {
         let (bridge, ctx) = (Arc::clone(self), ctx.clone());
         self.background.spawn(async move { bridge.fetch_ahead(&ctx, dir, wanted).await });
     }
@@ -427,18 +449,40 @@ mod tests {
     }
 
     #[test]
+    fn after_a_pause_a_walk_goes_on_where_it_was() {
+        let (walks, changes, now) = (Walks::default(), Arc::new(Changes::default()), Instant::now());
+        wanted(&walks, now);
+        walks.fetched(DIR, asked(&changes, now), (0..400).map(entry).collect(), place(now), Some(400));
+        let (lookups, next) = wanted(&walks, now + 2 * PACE);
+        assert_eq!((lookups, next.place.map(|place| place.offset)), (LOOKUPS_MIN, Some(400)));
+    }
+
+    #[test]
     fn an_entry_answers_once_while_it_is_fresh_and_unchanged() {
         let (walks, changes, now) = (Walks::default(), Arc::new(Changes::default()), Instant::now());
         wanted(&walks, now);
         let closed = walks.fetched(DIR, asked(&changes, now), (0..9).map(entry).collect(), place(now), None);
         assert_eq!(closed, Some(Fd(5)), "at its end");
-        let find = |name: u64, after| walks.find(DIR, &Bytes::from(name.to_string()), now + after, SECOND);
+        let find = |name: u64, after| {
+            walks.find(DIR, &Bytes::from(name.to_string()), now + after, SECOND).map(|(found, _)| found)
+        };
         assert_eq!(find(1, SECOND / 4), Some(Found { stat: entry(1).stat, age: SECOND / 4 }));
         assert_eq!(find(1, SECOND / 4), None);
         assert_eq!(find(2, SECOND), None);
         changes.note(Change { inodes: [Some(entry(3).stat.gfid), None, None], ..Change::default() });
         assert_eq!(find(3, SECOND / 4), None);
         assert!(find(4, SECOND / 4).is_some());
+    }
+
+    #[test]
+    fn answers_pay_for_the_next_portion_too() {
+        let (walks, changes, now) = (Walks::default(), Arc::new(Changes::default()), Instant::now());
+        wanted(&walks, now);
+        walks.fetched(DIR, asked(&changes, now), (0..200).map(entry).collect(), place(now), Some(200));
+        let find = |name: u64| walks.find(DIR, &Bytes::from(name.to_string()), now, SECOND).unwrap().1;
+        let paid = (0..200).find_map(|name| Some((name, find(name)?))).unwrap();
+        assert_eq!(paid.0 + 1 + LOOKUPS_MIN, 200 / ENTRIES_PER_LOOKUP);
+        assert_eq!(paid.1.place, Some(Place { offset: 200, ..place(now) }));
     }
 
     #[test]

@@ -71,6 +71,14 @@ impl Memory {
         self.state.lock().child(Gfid::ROOT, &Bytes::from(name)).unwrap()
     }
 
+    /// Makes a file in the root as another client would.
+    pub(crate) fn make_file(&self, name: &str, data: &[u8]) {
+        let (ctx, name) = (Context::default(), Bytes::copy_from_slice(name.as_bytes()));
+        let identity = Some(Dict::new().with(keys::GFID_REQ, Value::Gfid(Gfid::random())));
+        let stat = self.state.lock().make(&ctx, Gfid::ROOT, name, 0o100_644, identity).unwrap();
+        self.overwrite(stat.gfid, data);
+    }
+
     /// Changes a file as another client would.
     pub(crate) fn overwrite(&self, gfid: Gfid, data: &[u8]) {
         let mut state = self.state.lock();
