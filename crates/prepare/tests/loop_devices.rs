@@ -4,12 +4,13 @@
 //! checks that the failure names it and that a repeat continues at that step.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use mortar_prepare::facts::Tool;
 use mortar_prepare::request::{FileSystem, Spare};
 use mortar_prepare::{Facts, Refusal, Request, Step, apply, plan, probe};
+use mortar_testkit::loop_disk::LoopDisk;
 use mortar_testkit::needs::{Need, met};
 
 const NEEDS: [Need; 6] = [
@@ -21,44 +22,29 @@ const NEEDS: [Need; 6] = [
     Need::Program("mkfs.xfs", "xfsprogs"),
 ];
 
-/// A sparse file as a disk, with its own fstab; all gone when dropped.
-struct LoopDisk {
-    folder: tempfile::TempDir,
-    device: PathBuf,
+/// A disk with an fstab of its own.
+struct Disk {
+    disk: LoopDisk,
+    /// The volume group to remove at the end.
     group: Option<String>,
 }
 
-impl LoopDisk {
+impl Disk {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let image = folder.path().join("disk");
-        fs::File::create(&image).unwrap().set_len(1 << 30).unwrap();
-        let output = Command::new("losetup").args(["--find", "--show"]).arg(&image).output().unwrap();
-        assert!(output.status.success(), "losetup: {}", String::from_utf8_lossy(&output.stderr));
-        let device = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
-        // The kernel may still show the partitions of the disk that had this loop device before.
-        let _ = Command::new("partx").arg("--delete").arg(&device).output();
-        fs::write(folder.path().join("fstab"), "# of a test\n").unwrap();
-        Self { folder, device, group: None }
-    }
-
-    fn fstab(&self) -> PathBuf {
-        self.folder.path().join("fstab")
-    }
-
-    fn mount_point(&self) -> PathBuf {
-        self.folder.path().join("srv-gfs")
+        let disk = LoopDisk::new(1 << 30).unwrap();
+        fs::write(disk.fstab(), "# of a test\n").unwrap();
+        Self { disk, group: None }
     }
 
     fn request(&self, file_system: FileSystem) -> Request {
         Request {
-            device: self.device.clone(),
+            device: self.disk.device().to_owned(),
             lvm: None,
             file_system,
-            mount: self.mount_point(),
+            mount: self.disk.mount_point(),
             brick: "brick".into(),
             force: false,
-            fstab: self.fstab(),
+            fstab: self.disk.fstab(),
         }
     }
 
@@ -76,43 +62,37 @@ impl LoopDisk {
     }
 }
 
-impl Drop for LoopDisk {
+impl Drop for Disk {
     fn drop(&mut self) {
-        let quiet = |program: &str, words: &[&str]| {
-            let _ = Command::new(program).args(words).env("LVM_SUPPRESS_FD_WARNINGS", "1").output();
-        };
-        quiet("umount", &[&self.mount_point().to_string_lossy()]);
         if let Some(group) = &self.group {
-            quiet("vgremove", &["--force", group]);
+            let mut remove = Command::new("vgremove");
+            let _ = remove.args(["--force", group]).env("LVM_SUPPRESS_FD_WARNINGS", "1").output();
         }
-        // Partitions that parted announced outlive the disk's file unless they are taken back.
-        quiet("partx", &["--delete", &self.device.to_string_lossy()]);
-        quiet("losetup", &["--detach", &self.device.to_string_lossy()]);
     }
 }
 
 fn prepares_and_repeats(file_system: FileSystem) {
-    let disk = LoopDisk::new();
+    let disk = Disk::new();
     let request = disk.request(file_system);
     disk.apply(&disk.steps(&request).unwrap()).unwrap();
 
     assert!(request.brick_path().is_dir());
     fs::write(request.brick_path().join("mail"), "kept").unwrap();
-    let table = fs::read_to_string(disk.fstab()).unwrap();
+    let table = fs::read_to_string(disk.disk.fstab()).unwrap();
     let facts = disk.facts(&request);
     let uuid = facts.disk.partitions[0].signatures[0].uuid.clone().unwrap();
     let name = file_system.name();
     assert!(
-        table.contains(&format!("UUID={uuid} {} {name} noatime,nofail 0 ", disk.mount_point().display())),
+        table.contains(&format!("UUID={uuid} {} {name} noatime,nofail 0 ", disk.disk.mount_point().display())),
         "{table}"
     );
-    assert_eq!(facts.disk.partitions[0].mounts, [disk.mount_point()]);
+    assert_eq!(facts.disk.partitions[0].mounts, [disk.disk.mount_point()]);
 
     assert_eq!(disk.steps(&request).unwrap(), [], "the repeat finds nothing to do");
 
     // As after a boot without the fstab line: only that and the mount are done again, and the data is there.
-    assert!(Command::new("umount").arg(disk.mount_point()).status().unwrap().success());
-    fs::write(disk.fstab(), "").unwrap();
+    assert!(Command::new("umount").arg(disk.disk.mount_point()).status().unwrap().success());
+    fs::write(disk.disk.fstab(), "").unwrap();
     let steps = disk.steps(&request).unwrap();
     assert!(
         !steps.iter().any(|step| matches!(step, Step::MakeFileSystem { .. } | Step::Partition { .. })),
@@ -122,8 +102,9 @@ fn prepares_and_repeats(file_system: FileSystem) {
     assert_eq!(fs::read_to_string(request.brick_path().join("mail")).unwrap(), "kept");
 
     // As at boot: the line alone mounts it.
-    assert!(Command::new("umount").arg(disk.mount_point()).status().unwrap().success());
-    let by_line = Command::new("mount").arg("--fstab").arg(disk.fstab()).arg(disk.mount_point()).output().unwrap();
+    assert!(Command::new("umount").arg(disk.disk.mount_point()).status().unwrap().success());
+    let by_line =
+        Command::new("mount").arg("--fstab").arg(disk.disk.fstab()).arg(disk.disk.mount_point()).output().unwrap();
     assert!(by_line.status.success(), "{by_line:?}");
     assert_eq!(disk.steps(&request).unwrap(), []);
 }
@@ -147,16 +128,16 @@ fn what_is_on_a_disk_is_destroyed_with_force_only() {
     if !met("what_is_on_a_disk_is_destroyed_with_force_only", &NEEDS) {
         return;
     }
-    let disk = LoopDisk::new();
-    let made = Command::new("mkfs.xfs").args(["-q", "-L", "mail"]).arg(&disk.device).status().unwrap();
+    let disk = Disk::new();
+    let made = Command::new("mkfs.xfs").args(["-q", "-L", "mail"]).arg(disk.disk.device()).status().unwrap();
     assert!(made.success());
     let mut request = disk.request(FileSystem::Ext4);
     let Err(Refusal::Signed { holds, .. }) = disk.steps(&request) else { panic!("a signed disk is refused") };
     assert!(holds[0].starts_with("xfs \"mail\" on /dev/loop"), "{holds:?}");
 
-    let place = disk.folder.path().join("elsewhere");
+    let place = disk.disk.mount_point().with_file_name("elsewhere");
     fs::create_dir(&place).unwrap();
-    assert!(Command::new("mount").arg(&disk.device).arg(&place).status().unwrap().success());
+    assert!(Command::new("mount").arg(disk.disk.device()).arg(&place).status().unwrap().success());
     assert!(matches!(disk.steps(&request), Err(Refusal::Mounted { at, .. }) if at == place));
 
     request.force = true;
@@ -172,11 +153,11 @@ fn a_disk_in_exclusive_use_is_busy() {
     if !met("a_disk_in_exclusive_use_is_busy", &NEEDS) {
         return;
     }
-    let disk = LoopDisk::new();
+    let disk = Disk::new();
     let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::EXCL | rustix::fs::OFlags::CLOEXEC;
-    let held = rustix::fs::open(&disk.device, flags, rustix::fs::Mode::empty()).unwrap();
+    let held = rustix::fs::open(disk.disk.device(), flags, rustix::fs::Mode::empty()).unwrap();
     let request = Request { force: true, ..disk.request(FileSystem::Ext4) };
-    assert_eq!(disk.steps(&request), Err(Refusal::Busy(disk.device.clone())));
+    assert_eq!(disk.steps(&request), Err(Refusal::Busy(disk.disk.device().to_owned())));
     drop(held);
     assert!(disk.steps(&request).is_ok());
 }
@@ -187,11 +168,11 @@ fn lvm_is_made_as_far_as_the_kernel_allows() {
     if !met(name, &NEEDS) || !met(name, &[Need::Program("lvcreate", "lvm2")]) {
         return;
     }
-    let mut disk = LoopDisk::new();
+    let mut disk = Disk::new();
     let mut request = Request { lvm: Some(Spare::default()), ..disk.request(FileSystem::Ext4) };
     // The group is named after the mount point: one of its own for this test.
     let own = format!("gfs{}", std::process::id());
-    request.mount = disk.folder.path().join(own);
+    request.mount = disk.disk.mount_point().with_file_name(own);
     disk.group = Some(request.volume_group());
     let result = disk.apply(&disk.steps(&request).unwrap());
 
