@@ -1,5 +1,6 @@
 //! Each role's entry: words in, exit code out.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -11,6 +12,7 @@ use mortar_cli::{Output, documents};
 use mortar_mount::helper::{Asked, HelperError};
 use mortar_mount::options::Options;
 use mortar_mount::{glusterfs_args, helper};
+use mortar_volume::role;
 
 use crate::{daemon, glusterd_args, prepare, quickstart};
 
@@ -103,28 +105,33 @@ fn brick(words: &Brick) -> ExitCode {
     }
 }
 
-fn heald(words: Heald) -> ExitCode {
-    let options = mortar_volume::heal::daemon::Options {
-        server: words.server,
-        volumes: words.volumes,
-        node_uuid: words.node_uuid,
-        control: words.control,
-        pid_file: Some(words.pid_file),
-        log_file: Some(words.log_file),
-    };
+fn role_options(server: String, control: PathBuf, pid_file: PathBuf, log_file: PathBuf) -> role::Options {
+    role::Options { server, control, pid_file: Some(pid_file), log_file: Some(log_file) }
+}
+
+fn play_until_ended(name: &str, role: impl Future<Output = Result<(), role::Error>>) -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return fail("mortar heald", &error),
+        Err(error) => return fail(name, &error),
     };
-    match runtime.block_on(mortar_volume::heal::daemon::run(options)) {
+    match runtime.block_on(role) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail("mortar heald", &error),
+        Err(error) => fail(name, &error),
     }
+}
+
+fn heald(words: Heald) -> ExitCode {
+    let options = mortar_volume::heal::daemon::Options {
+        role: role_options(words.server, words.control, words.pid_file, words.log_file),
+        volumes: words.volumes,
+        node_uuid: words.node_uuid,
+    };
+    play_until_ended("mortar heald", mortar_volume::heal::daemon::run(options))
 }
 
 fn rebalance(words: Rebalance) -> ExitCode {
     let options = mortar_volume::rebalance::process::Options {
-        server: words.server,
+        role: role_options(words.server, words.control, words.pid_file, words.log_file),
         volume: words.volume,
         mode: words.mode,
         task: words.task,
@@ -132,18 +139,8 @@ fn rebalance(words: Rebalance) -> ExitCode {
         path: words.path,
         dry_run: words.dry_run,
         checkpoint: words.checkpoint,
-        control: words.control,
-        pid_file: Some(words.pid_file),
-        log_file: Some(words.log_file),
     };
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail("mortar rebalance", &error),
-    };
-    match runtime.block_on(mortar_volume::rebalance::process::run(options)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail("mortar rebalance", &error),
-    }
+    play_until_ended("mortar rebalance", mortar_volume::rebalance::process::run(options))
 }
 
 /// `mount.glusterfs SOURCE DIR [-o OPTIONS]`, as mount(8) calls it, and `mortar mount` with the same words.

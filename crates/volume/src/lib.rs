@@ -10,6 +10,7 @@ pub mod quick_read;
 pub mod read_only;
 pub mod rebalance;
 pub mod replicate;
+pub mod role;
 pub mod section;
 pub mod switch;
 #[cfg(any(test, feature = "testing"))]

@@ -4,7 +4,6 @@
 //! done is asked of it until the pool has taken note. SIGTERM and `terminate` let files that are under way come to their
 //! end. Killed, it leaves nothing that its successor cannot go on with.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +12,8 @@ use async_trait::async_trait;
 use mortar_api::rebalance::{Control, Mode};
 use mortar_logic::rebalance::throttle::Level;
 use mortar_rpc::Endpoint;
-use mortar_rpc::control::{Handler, Reply, Request, StatusReply, serve};
+use mortar_rpc::control::{Handler, Reply, Request, StatusReply};
 use mortar_wire::volfile::Volfile;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
@@ -23,6 +21,7 @@ use super::Volume;
 use super::crawl::{self, Desk, Job};
 use crate::getspec::{self, VolfileServer};
 use crate::graph::{Graph, GraphOptions};
+use crate::role::{self, Process};
 
 /// The node's daemon may still be starting: how long until it is asked again for a volfile.
 const GETSPEC_RETRY: Duration = Duration::from_secs(1);
@@ -32,8 +31,7 @@ const LAST_REPLY: Duration = Duration::from_millis(50);
 /// The command line of `mortar rebalance`.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where the volfile comes from, `HOST:PORT`.
-    pub server: String,
+    pub role: role::Options,
     pub volume: String,
     pub mode: Mode,
     pub task: Uuid,
@@ -41,48 +39,19 @@ pub struct Options {
     pub path: Option<String>,
     pub dry_run: bool,
     pub checkpoint: PathBuf,
-    pub control: PathBuf,
-    pub pid_file: Option<PathBuf>,
-    pub log_file: Option<PathBuf>,
-}
-
-/// Why the process cannot run. What is wrong with the job is its state, for who asks.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("cannot open the log file: {0}")]
-    Log(#[source] io::Error),
-    #[error("cannot serve the control socket {}: {source}; is another rebalance running?", path.display())]
-    Control { path: PathBuf, source: io::Error },
-    #[error("cannot write the pid file {}: {source}", path.display())]
-    PidFile { path: PathBuf, source: io::Error },
-    #[error("--server {0}: expected HOST:PORT")]
-    Server(String),
-    #[error("cannot wait for signals: {0}")]
-    Signal(#[source] io::Error),
 }
 
 /// Runs until SIGTERM, SIGINT or the control socket ends it, or until the volume has changed: the next process works with
-/// it as it is then.
-pub async fn run(options: Options) -> Result<(), Error> {
-    mortar_observe::init(options.log_file.as_deref(), mortar_observe::Level::Info).map_err(Error::Log)?;
-    let server = getspec::endpoint(&options.server).ok_or_else(|| Error::Server(options.server.clone()))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
-    if let Some(path) = &options.pid_file {
-        let write = std::fs::write(path, format!("{}\n", std::process::id()));
-        write.map_err(|source| Error::PidFile { path: path.clone(), source })?;
-    }
+/// it as it is then. What is wrong with the job is its state, for who asks.
+pub async fn run(options: Options) -> Result<(), role::Error> {
+    let mut process = Process::begin(options.role.clone())?;
     let desk = Desk::new(options.mode, options.dry_run);
     let told = Arc::new(Notify::new());
-    let handler = Arc::new(Answers { desk: Arc::clone(&desk), told: Arc::clone(&told) });
-    let control =
-        serve(&options.control, handler).map_err(|source| Error::Control { path: options.control.clone(), source })?;
+    process.answer(Arc::new(Answers { desk: Arc::clone(&desk), told: Arc::clone(&told) }))?;
     tracing::info!(volume = options.volume, mode = %options.mode, task = %options.task, "rebalance begins");
-    let pid_file = options.pid_file.clone();
-    let mut work = tokio::spawn(work(options, server, Arc::clone(&desk)));
+    let mut work = tokio::spawn(work(options, process.server.clone(), Arc::clone(&desk)));
     let changed = tokio::select! {
-        _ = terminate.recv() => false,
-        _ = interrupt.recv() => false,
+        () = process.signalled() => false,
         () = told.notified() => false,
         _ = &mut work => true,
     };
@@ -92,11 +61,6 @@ pub async fn run(options: Options) -> Result<(), Error> {
         tokio::time::sleep(LAST_REPLY).await;
     }
     tracing::info!("rebalance ends");
-    drop(control);
-    if let Some(path) = pid_file {
-        // Somebody may have removed it with its directory.
-        let _ = std::fs::remove_file(path);
-    }
     Ok(())
 }
 

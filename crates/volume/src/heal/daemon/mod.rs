@@ -11,17 +11,14 @@ mod history;
 mod worker;
 
 use std::collections::HashMap;
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use mortar_rpc::Endpoint;
-use mortar_rpc::control::{Handler, HealProgress, Reply, Request, StatusReply, serve};
+use mortar_rpc::control::{Handler, HealProgress, Reply, Request, StatusReply};
 use mortar_wire::volfile::Volfile;
 use parking_lot::Mutex;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
@@ -30,6 +27,7 @@ use crate::client::Identity;
 use crate::getspec::{self, VolfileServer};
 use crate::heal::daemon::worker::Worker;
 use crate::heal::volfile::{Section, sections};
+use crate::role::{self, Process};
 
 /// The node's daemon may still be starting: how long until it is asked again for a volfile.
 const GETSPEC_RETRY: Duration = Duration::from_secs(3);
@@ -37,61 +35,29 @@ const GETSPEC_RETRY: Duration = Duration::from_secs(3);
 /// The command line of `mortar heald`.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where volfiles come from, `HOST:PORT`.
-    pub server: String,
+    pub role: role::Options,
     pub volumes: Vec<String>,
     /// This node: its bricks' indexes are ours.
     pub node_uuid: Uuid,
-    pub control: PathBuf,
-    pub pid_file: Option<PathBuf>,
-    pub log_file: Option<PathBuf>,
 }
 
-/// Why the process cannot run. What is wrong with one volume is logged and does not keep the others from healing.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("cannot open the log file: {0}")]
-    Log(#[source] io::Error),
-    #[error("cannot serve the control socket {}: {source}; is another heald running?", path.display())]
-    Control { path: PathBuf, source: io::Error },
-    #[error("cannot write the pid file {}: {source}", path.display())]
-    PidFile { path: PathBuf, source: io::Error },
-    #[error("--server {0}: expected HOST:PORT")]
-    Server(String),
-    #[error("cannot wait for signals: {0}")]
-    Signal(#[source] io::Error),
-}
-
-/// Runs until SIGTERM, SIGINT or the control socket ends it.
-pub async fn run(options: Options) -> Result<(), Error> {
-    mortar_observe::init(options.log_file.as_deref(), mortar_observe::Level::Info).map_err(Error::Log)?;
-    let server = getspec::endpoint(&options.server).ok_or_else(|| Error::Server(options.server.clone()))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
-    if let Some(path) = &options.pid_file {
-        let write = std::fs::write(path, format!("{}\n", std::process::id()));
-        write.map_err(|source| Error::PidFile { path: path.clone(), source })?;
-    }
-    let path = options.control.clone();
-    let pid_file = options.pid_file.clone();
+/// Runs until SIGTERM, SIGINT or the control socket ends it. What is wrong with one volume is logged and does not keep the
+/// others from healing.
+pub async fn run(options: Options) -> Result<(), role::Error> {
+    let mut process = Process::begin(options.role.clone())?;
+    let server = process.server.clone();
     let daemon = Arc::new(Daemon { server, options, volumes: Mutex::default(), stop: Notify::new() });
-    let control = serve(&path, Arc::new(Control(Arc::clone(&daemon))))
-        .map_err(|source| Error::Control { path: path.clone(), source })?;
+    process.answer(Arc::new(Control(Arc::clone(&daemon))))?;
     for volume in daemon.options.volumes.clone() {
         daemon.watch(volume);
     }
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = process.signalled() => {}
         () = daemon.stop.notified() => {}
     }
     tracing::info!("heald ends");
-    drop(control);
+    drop(process);
     daemon.forget_all();
-    if let Some(path) = pid_file {
-        // Somebody may have removed it with its directory.
-        let _ = std::fs::remove_file(path);
-    }
     Ok(())
 }
 
@@ -278,15 +244,14 @@ mod tests {
     /// A volfile that came before its volume was entered was once taken as done, and the node never healed.
     #[tokio::test]
     async fn a_volfile_of_a_volume_that_is_not_entered_is_not_taken_as_done() {
-        let options = Options {
+        let role = role::Options {
             server: "127.0.0.1:1".to_owned(),
-            volumes: Vec::new(),
-            node_uuid: Uuid::nil(),
             control: "/nowhere".into(),
             pid_file: None,
             log_file: None,
         };
-        let server = getspec::endpoint(&options.server).unwrap();
+        let server = getspec::endpoint(&role.server).unwrap();
+        let options = Options { role, volumes: Vec::new(), node_uuid: Uuid::nil() };
         let daemon = Arc::new(Daemon { server, options, volumes: Mutex::default(), stop: Notify::new() });
         let volfile = include_str!("../../../../wire/tests/fixtures/volfiles/replica2.shd.vol");
         assert_eq!(daemon.load("imap0", volfile), Err("the volume is not under care".to_owned()));
