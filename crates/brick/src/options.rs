@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use mortar_logic::locks;
+use mortar_logic::values::{boolean, byte_size};
 use mortar_types::Gfid;
 use mortar_wire::volfile::{Volfile, VolfileVolume};
 
@@ -201,14 +202,9 @@ impl<'a> Layer<'a> {
         Ok(self.parsed(option, "a number of seconds")?.map_or(default, Duration::from_secs))
     }
 
-    /// A boolean by any of GlusterFS's words (`common-utils.c: gf_string2boolean`).
     fn switch(&self, option: &str, default: bool) -> Result<bool, OptionsError> {
         let Some(value) = self.0.option(option) else { return Ok(default) };
-        match value.to_ascii_lowercase().as_str() {
-            "1" | "on" | "yes" | "true" | "enable" => Ok(true),
-            "0" | "off" | "no" | "false" | "disable" => Ok(false),
-            _ => Err(self.invalid(option, value, "on or off")),
-        }
+        boolean(value).ok_or_else(|| self.invalid(option, value, "on or off"))
     }
 
     fn list(&self, option: &str, into: &mut Vec<String>) {
@@ -221,18 +217,11 @@ impl<'a> Layer<'a> {
     fn reserve(&self) -> Result<Option<Reserve>, OptionsError> {
         let Some(value) = self.0.option("reserve") else { return Ok(None) };
         let invalid = || self.invalid("reserve", value, "a percentage or a size");
-        let digits = value.trim_end_matches(|letter: char| letter == '%' || letter.is_ascii_alphabetic());
-        let number: f64 = digits.parse().map_err(|_| invalid())?;
-        let scale = match value[digits.len()..].to_ascii_uppercase().as_str() {
-            "" | "B" => 1.0,
-            "%" if number <= 100.0 => return Ok(Some(Reserve::Percent(number))),
-            "KB" => 1024.0,
-            "MB" => 1024.0 * 1024.0,
-            "GB" => 1024.0 * 1024.0 * 1024.0,
-            "TB" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
-            _ => return Err(invalid()),
-        };
-        Ok(Some(Reserve::from_option(number * scale)))
+        if let Some(percent) = value.strip_suffix('%') {
+            let percent = percent.parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
+            return percent.map(Reserve::Percent).map(Some).ok_or_else(invalid);
+        }
+        byte_size(value).map(Reserve::from_option).map(Some).ok_or_else(invalid)
     }
 }
 

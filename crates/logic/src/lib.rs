@@ -10,3 +10,4 @@ pub mod locks;
 pub mod pool;
 pub mod rebalance;
 pub mod replicate;
+pub mod values;

@@ -336,13 +336,8 @@ impl Parsed<'_> {
         Ok(Duration::from_secs_f64(seconds.min(YEAR)))
     }
 
-    /// GlusterFS's words for yes and no (`gf_string2boolean`).
     fn switch(&self) -> Result<bool, OptionError> {
-        match self.value.to_ascii_lowercase().as_str() {
-            "1" | "on" | "yes" | "true" | "enable" => Ok(true),
-            "0" | "off" | "no" | "false" | "disable" => Ok(false),
-            _ => Err(self.wrong("yes or no")),
-        }
+        mortar_logic::values::boolean(self.value).ok_or_else(|| self.wrong("yes or no"))
     }
 }
 

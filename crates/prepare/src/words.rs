@@ -3,19 +3,10 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use mortar_logic::values::size;
+
 use crate::facts::{Lvm, Node, Tool};
 use crate::plan::Plan;
-
-/// `10.0 GiB`.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    for (unit, shift) in UNITS {
-        if bytes >> shift > 0 {
-            return format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64);
-        }
-    }
-    format!("{bytes} bytes")
-}
 
 /// What is on a device: a text per signature, or one for a `partition` without any.
 pub fn holding(node: &Node, partition: bool, lvm: &Lvm) -> Vec<String> {
@@ -98,12 +89,5 @@ mod tests {
         assert!(text.starts_with("not installed: pvcreate, lvcreate, mkfs.xfs.\n"), "{text}");
         assert!(text.contains("apt install lvm2 xfsprogs."), "{text}");
         assert_eq!(missing(&[]), None);
-    }
-
-    #[test]
-    fn sizes_have_one_decimal_and_a_binary_unit() {
-        assert_eq!(size(10 << 30), "10.0 GiB");
-        assert_eq!(size(1 << 40), "1.0 TiB");
-        assert_eq!(size(512), "512 bytes");
     }
 }

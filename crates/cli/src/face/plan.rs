@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use mortar_logic::capacity::{Capacity, Failures, Set};
+use mortar_logic::values::size;
 use serde_json::{Value, json};
 
 use super::Output;
@@ -16,15 +17,6 @@ pub fn render(format: Format, planned: &Planned) -> Output {
         Format::Text => Output::out(text(planned)),
         Format::Json => Output::out(format!("{:#}\n", document(planned))),
         Format::Xml => Output::fail("mortar: plan has no XML; use --json", 2),
-    }
-}
-
-/// `10.0 GiB`.
-fn size(bytes: u64) -> String {
-    const UNITS: [(&str, u32); 5] = [("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    match UNITS.iter().find(|(_, shift)| bytes >> shift > 0) {
-        Some((unit, shift)) => format!("{:.1} {unit}", bytes as f64 / (1_u64 << shift) as f64),
-        None => format!("{bytes} bytes"),
     }
 }
 

@@ -336,7 +336,7 @@ fn rehashes(volume: &Volume, options: &[(String, String)]) -> bool {
     };
     volume.subvolumes() > 1
         && volume.state != VolumeState::Created
-        && volume.option("cluster.lookup-optimize").is_none_or(|value| validate::boolean(value) != Some(false))
+        && volume.option("cluster.lookup-optimize").is_none_or(|value| crate::values::boolean(value) != Some(false))
         && options.iter().any(changes)
 }
 

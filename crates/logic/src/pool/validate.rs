@@ -5,6 +5,7 @@ use super::hint::did_you_mean;
 use super::options::{self, Known, Rule, Scope, ValueKind};
 use super::refusal::Refusal;
 use super::v1::{Layout, Volume, VolumeState};
+use crate::values::{boolean, byte_size, number};
 
 /// The op-version this release has, as GlusterFS 10 numbers them.
 const OP_VERSION: u32 = 100_000;
@@ -369,40 +370,11 @@ fn is_address(address: &str) -> bool {
         })
 }
 
-/// GlusterFS's words for truth, in any case.
-pub(crate) fn boolean(value: &str) -> Option<bool> {
-    match value.to_ascii_lowercase().as_str() {
-        "1" | "on" | "yes" | "true" | "enable" => Some(true),
-        "0" | "off" | "no" | "false" | "disable" => Some(false),
-        _ => None,
-    }
-}
-
 fn decimal_or_hex(value: &str) -> Option<i64> {
     match value.strip_prefix("0x") {
         Some(hex) => i64::from_str_radix(hex, 16).ok(),
         None => value.parse().ok(),
     }
-}
-
-fn number(value: &str) -> Option<f64> {
-    let plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-'));
-    plain.then(|| value.parse().ok()).flatten()
-}
-
-fn byte_size(value: &str) -> Option<f64> {
-    let split = value.find(|byte: char| byte.is_ascii_alphabetic()).unwrap_or(value.len());
-    let (digits, unit) = value.split_at(split);
-    let factor = match unit.trim().to_ascii_uppercase().as_str() {
-        "" | "B" => 1.0,
-        "KB" => 1024.0,
-        "MB" => 1024.0 * 1024.0,
-        "GB" => 1024.0 * 1024.0 * 1024.0,
-        "TB" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
-        "PB" => 1024.0 * 1024.0 * 1024.0 * 1024.0 * 1024.0,
-        _ => return None,
-    };
-    number(digits.trim()).filter(|bytes| *bytes >= 0.0).map(|bytes| bytes * factor)
 }
 
 fn seconds(value: &str) -> Option<i64> {

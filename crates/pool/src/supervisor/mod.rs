@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mortar_logic::pool::{State, Volume, VolumeState};
+use mortar_logic::values::is_on;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -333,8 +334,5 @@ fn command(role: &str, options: &[(&str, String)], volumes: &[String]) -> Vec<St
 
 /// Whether heald works on a volume.
 pub(crate) fn heals(volume: &Volume) -> bool {
-    volume.is_replicate()
-        && volume
-            .option("cluster.self-heal-daemon")
-            .is_none_or(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true" | "enable"))
+    volume.is_replicate() && volume.option("cluster.self-heal-daemon").is_none_or(is_on)
 }

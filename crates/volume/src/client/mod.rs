@@ -23,7 +23,6 @@ mod tests;
 pub use brick::BrickClient;
 pub use connect::ConnectError;
 pub(crate) use fds::fds_of;
-pub(crate) use options::is_on;
 pub use options::{GLUSTERD_PORT, Identity, Options, OptionsError};
 
 /// How far the connection is.

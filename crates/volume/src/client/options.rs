@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use mortar_logic::values::is_on;
 use mortar_wire::volfile::VolfileVolume;
 use uuid::Uuid;
 
@@ -143,11 +144,6 @@ fn number<N: std::str::FromStr>(section: &VolfileVolume, key: &'static str) -> R
         key,
         value: value.to_owned(),
     })
-}
-
-/// Booleans as volfiles spell them (`common-utils.c: gf_string2boolean`).
-pub(crate) fn is_on(value: &str) -> bool {
-    matches!(value.to_ascii_lowercase().as_str(), "on" | "yes" | "true" | "enable" | "1")
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! What a section's type becomes: types whose work the layers here do in another way, or that only cache, are passed
 //! through; one that would show wrong data when left out is refused.
 
+use mortar_logic::values::is_on;
 use mortar_wire::volfile::VolfileVolume;
-
-use crate::client::is_on;
 
 /// What a section's type becomes.
 #[derive(Clone, Copy, PartialEq, Eq)]

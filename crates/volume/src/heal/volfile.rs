@@ -6,6 +6,7 @@ use std::time::Duration;
 use mortar_logic::heal::Resolve;
 use mortar_logic::heal::blocks::Algorithm;
 use mortar_logic::replicate::quorum::Quorum;
+use mortar_logic::values::boolean;
 use mortar_types::{Fops, SubvolId, SubvolMap};
 use mortar_wire::volfile::{Volfile, VolfileVolume};
 use uuid::Uuid;
@@ -63,7 +64,7 @@ fn section(
     let children: Vec<Arc<dyn Fops>> =
         options.into_iter().map(|options| BrickClient::new(options) as Arc<dyn Fops>).collect();
     let set = replica_set(section, children.into())?;
-    let enabled = section.option("self-heal-daemon").is_none_or(is_on);
+    let enabled = section.option("self-heal-daemon").is_none_or(|value| boolean(value) != Some(false));
     let heal_timeout = section.option("heal-timeout").and_then(|text| text.parse().ok()).map(Duration::from_secs);
     Ok(Section { set, enabled, heal_timeout: heal_timeout.unwrap_or(HEAL_TIMEOUT_DEFAULT) })
 }
@@ -103,10 +104,6 @@ fn quorum(quorum: Quorum, children: usize) -> Option<usize> {
         Quorum::Auto => Some(children / 2 + 1),
         Quorum::Fixed(count) => Some(count.min(children)),
     }
-}
-
-fn is_on(value: &str) -> bool {
-    !matches!(value.to_ascii_lowercase().as_str(), "off" | "no" | "false" | "disable" | "0")
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use mortar_logic::values::is_on;
 use mortar_wire::volfile::VolfileVolume;
 
-use crate::client::is_on;
 use crate::section::{BadValue, Reader, bytes};
 
 /// More of a file than this is never asked for: the most that GlusterFS lets `max-file-size` be (`quick-read.c`).
