@@ -38,9 +38,13 @@ pub(super) struct Names {
 }
 
 enum State {
-    /// So many absent names were asked for.
-    Unknown(u32),
-    /// Being listed; holds own new names already.
+    /// So many absent names were asked for, and these may have come by own changes: one that is under way may reach the
+    /// brick after the listing.
+    Unknown {
+        misses: u32,
+        own: HashSet<u64>,
+    },
+    /// Being listed; holds own names already.
     Coming(HashSet<u64>),
     Known(HashSet<u64>),
     /// Not to be had under this grant.
@@ -49,7 +53,7 @@ enum State {
 
 impl Default for Names {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), state: Mutex::new(State::Unknown(0)) }
+        Self { hasher: RandomState::new(), state: Mutex::new(State::Unknown { misses: 0, own: HashSet::new() }) }
     }
 }
 
@@ -64,11 +68,13 @@ impl Names {
 
     /// The name may come to be: before the bricks are asked to make it.
     pub(super) fn may_come(&self, name: &[u8]) {
-        match &mut *self.state.lock() {
-            State::Known(names) | State::Coming(names) => {
-                names.insert(self.hasher.hash_one(name));
-            }
-            State::Unknown(_) | State::Never => {}
+        let mut state = self.state.lock();
+        let (State::Known(names) | State::Coming(names) | State::Unknown { own: names, .. }) = &mut *state else {
+            return;
+        };
+        names.insert(self.hasher.hash_one(name));
+        if names.len() > NAMES_MAX {
+            *state = State::Never;
         }
     }
 
@@ -83,13 +89,14 @@ impl Names {
     /// The bricks had no such name. Whether the caller is to list the directory now, which had `expected` names before.
     fn missed(&self, expected: usize) -> bool {
         let mut state = self.state.lock();
-        let State::Unknown(misses) = &mut *state else { return false };
+        let State::Unknown { misses, own } = &mut *state else { return false };
         *misses += 1;
         let enough = *misses >= MISSES_MIN && *misses as usize * NAMES_PER_MISS >= expected;
-        if enough {
-            *state = State::Coming(HashSet::new());
+        if !enough || expected > NAMES_MAX {
+            return false;
         }
-        enough
+        *state = State::Coming(std::mem::take(own));
+        true
     }
 
     /// Takes names that are listed; whether there is room for more.
@@ -100,14 +107,14 @@ impl Names {
         names.len() <= NAMES_MAX
     }
 
-    /// All are listed, or they cannot be. How many there are.
-    fn settle(&self, complete: bool) -> usize {
+    /// All are listed, or they cannot be. How many there are, as far as that is known: all, or too many.
+    fn settle(&self, complete: bool) -> Option<usize> {
         let mut state = self.state.lock();
-        let State::Coming(names) = &mut *state else { return 0 };
+        let State::Coming(names) = &mut *state else { return None };
         let names = std::mem::take(names);
         let count = names.len();
         *state = if complete { State::Known(names) } else { State::Never };
-        count
+        (complete || count > NAMES_MAX).then_some(count)
     }
 }
 
@@ -124,8 +131,9 @@ impl Core {
             let (core, parent) = (Arc::clone(self), Arc::clone(parent));
             self.runtime.spawn(async move {
                 let complete = core.list_names(&parent, &grant).await.unwrap_or(false);
-                let count = grant.names.settle(complete);
-                parent.names_count.store(count, Ordering::Relaxed);
+                if let Some(count) = grant.names.settle(complete) {
+                    parent.names_count.store(count, Ordering::Relaxed);
+                }
             });
         }
     }
@@ -190,7 +198,7 @@ mod tests {
         assert!(!names.is_absent(b"x"));
         listed(&names, &["a", "b"]);
         assert!(!names.is_absent(b"x"));
-        assert_eq!(names.settle(true), 2);
+        assert_eq!(names.settle(true), Some(2));
         assert!(names.is_absent(b"x") && !names.is_absent(b"a"));
     }
 
@@ -210,10 +218,31 @@ mod tests {
     }
 
     #[test]
+    fn a_name_on_its_way_when_the_listing_begins_counts() {
+        let names = Names::default();
+        names.may_come(b"mine");
+        listed(&names, &["a"]);
+        names.settle(true);
+        assert!(!names.is_absent(b"mine") && names.is_absent(b"x"));
+    }
+
+    #[test]
+    fn a_directory_that_had_too_many_names_is_not_listed_again() {
+        let names = Names::default();
+        assert!((0..10 * NAMES_MAX).all(|_| !names.missed(NAMES_MAX + 1)));
+        let full = Names::default();
+        full.missed(0);
+        assert!(full.missed(0));
+        let many: Vec<_> = (0..=NAMES_MAX as u64).map(u64::to_be_bytes).collect();
+        assert!(!full.listed(many.iter().map(|name| &name[..])));
+        assert_eq!(full.settle(false), Some(NAMES_MAX + 1));
+    }
+
+    #[test]
     fn a_listing_that_fails_says_nothing_and_is_not_tried_again_under_the_grant() {
         let names = Names::default();
         listed(&names, &["a"]);
-        names.settle(false);
+        assert_eq!(names.settle(false), None, "not all were counted");
         assert!(!names.is_absent(b"x") && !names.missed(0) && !names.missed(0));
     }
 

@@ -17,8 +17,9 @@ use tokio::time::Instant;
 use super::Core;
 use super::fds::OpenFd;
 
-/// How long what the bricks said of their indexes is taken for true: as long as the kernel believes attributes.
-const BELIEVED_FOR: Duration = Duration::from_secs(1);
+/// How long what the bricks said of their indexes is taken for true. It adds to the age of the attributes that are believed
+/// because of it, and asking again costs a listing one round trip.
+const BELIEVED_FOR: Duration = Duration::from_millis(100);
 
 /// What is known of the bricks' indexes.
 #[derive(Default)]
