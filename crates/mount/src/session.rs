@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use crate::bridge::{Bridge, Interrupted};
+use crate::bridge::{Bridge, Interrupted, Response};
 use crate::kernel::device::{Device, ReadBuffer, Received};
 use crate::kernel::init::{InitRequest, Wishes, negotiate};
 use crate::kernel::reply::{Answer, Body};
@@ -25,6 +26,9 @@ use mortar_types::Errno;
 
 /// What wakes the reader: a request, or the end of the mount, which the device reports as an error only.
 const EVENTS: Interest = Interest::READABLE.add(Interest::ERROR);
+
+/// So many requests are taken while others wait for the thread.
+const REQUESTS_AT_ONCE: u32 = 16;
 
 /// How long unmounting waits for releases and the like.
 const FINISH_WAIT: Duration = Duration::from_secs(10);
@@ -109,11 +113,19 @@ impl Session {
     /// Serves until the kernel unmounts.
     pub async fn serve(mut self) -> Result<(), Error> {
         let device = Arc::clone(&self.device);
+        let mut taken: u32 = 0;
         'mounted: loop {
             let mut ready = device.ready(EVENTS).await?;
             loop {
                 match device.get_ref().receive(&mut self.buffer)? {
-                    Received::Message(message) => self.accept(&message),
+                    Received::Message(message) => {
+                        self.accept(&message);
+                        taken = taken.wrapping_add(1);
+                        if taken.is_multiple_of(REQUESTS_AT_ONCE) {
+                            // Requests that wait for bricks are tasks of this thread, too.
+                            tokio::task::yield_now().await;
+                        }
+                    }
                     Received::Empty => break,
                     Received::Unmounted => break 'mounted,
                 }
@@ -148,7 +160,9 @@ impl Session {
             (Arc::clone(self.device.get_ref()), Arc::clone(&self.bridge), Arc::clone(&self.waiting));
         let mut answering = async move {
             let (unique, waits) = (request.header.unique, interrupted.is_some());
-            let response = bridge.respond(request, interrupted).await;
+            // A request that is never answered hangs its caller for good, and a panic here would end the mount.
+            let response = AssertUnwindSafe(bridge.respond(request, interrupted)).catch_unwind().await;
+            let response = response.unwrap_or_else(|_| Response::failed(Errno::EIO));
             if waits {
                 waiting.done(unique);
             }

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use mortar_mount::bridge::Config;
-use mortar_types::{FopKind, Iatt, Upcall};
+use mortar_types::{Errno, FopKind, Iatt, Upcall};
 use rustix::fs::{FallocateFlags, FlockOperation, RenameFlags, XattrFlags};
 
 use support::TestMount;
@@ -336,4 +336,12 @@ fn unmounting_ends_the_session_after_its_work() {
     let volume = mount.volume.clone();
     mount.unmount();
     assert!(volume.take_calls().contains(&FopKind::Release));
+}
+
+#[test]
+fn a_panic_is_an_error_of_one_request() {
+    let Some(mount) = TestMount::new() else { return };
+    let failed = fs::metadata(mount.path("panic")).unwrap_err();
+    assert_eq!(failed.raw_os_error(), Some(Errno::EIO.0));
+    fs::write(mount.path("file"), "it goes on").unwrap();
 }

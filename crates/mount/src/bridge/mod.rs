@@ -102,6 +102,11 @@ impl Response {
         Self::answer(Answer::empty())
     }
 
+    /// The request came to nothing.
+    pub const fn failed(errno: Errno) -> Self {
+        Self::answer(Answer::Error(for_kernel(errno)))
+    }
+
     const fn answer(answer: Answer) -> Self {
         Self { answer, grant: Grant::Nothing }
     }
@@ -175,7 +180,7 @@ impl Bridge {
         }
         match outcome {
             Ok(response) => response,
-            Err(errno) => Response::answer(Answer::Error(for_kernel(errno))),
+            Err(errno) => Response::failed(errno),
         }
     }
 
