@@ -8,8 +8,8 @@
 //! answered from here (see [`crate::changes`]), nor are directories, whose lookup does more than tell attributes.
 //!
 //! ```text
-//!   Idle --misses--> Fetching --portion--> Idle ... --end--> Listed --timeout--> Idle
-//!                                             \--few answers come of it--> Useless
+//!   Idle --lookups--> Fetching --portion--> Idle ... --end--> Listed --timeout--> Idle
+//!                                              \--few answers come of it--> Useless
 //! ```
 
 use std::collections::HashMap;
@@ -63,6 +63,8 @@ struct Inner {
 #[derive(Debug)]
 struct Walk {
     stage: Stage,
+    /// Where the listing goes on; its directory is open.
+    place: Option<Place>,
     /// Of the walk so far.
     lookups: u64,
     answered: u64,
@@ -75,8 +77,7 @@ struct Walk {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// Where to go on.
-    Idle(Option<Place>),
+    Idle,
     Fetching,
     /// All of it was asked for, at this time at the earliest.
     Listed(Instant),
@@ -122,7 +123,8 @@ pub(super) struct Wanted {
 impl Walk {
     fn new(now: Instant) -> Self {
         Self {
-            stage: Stage::Idle(None),
+            stage: Stage::Idle,
+            place: None,
             lookups: 0,
             answered: 0,
             fetched: 0,
@@ -151,15 +153,17 @@ impl Walk {
             if now.saturating_duration_since(begun) < rest {
                 return None;
             }
-            let entries = std::mem::take(&mut self.entries);
-            *self = Self { lookups: LOOKUPS_MIN.min(self.lookups), opened: self.opened, entries, ..Self::new(now) };
+            self.stage = Stage::Idle;
+            (self.lookups, self.answered, self.fetched) = (LOOKUPS_MIN.min(self.lookups), 0, 0);
         }
         self.due(now)
     }
 
     /// What to fetch, if it is time to.
     fn due(&mut self, now: Instant) -> Option<Wanted> {
-        let Stage::Idle(place) = self.stage else { return None };
+        if self.stage != Stage::Idle {
+            return None;
+        }
         if self.fetched >= JUDGED_AFTER && self.answered * LOOKUPS_PER_ANSWER_MAX < self.lookups {
             self.stage = Stage::Useless(now);
             return None;
@@ -167,7 +171,7 @@ impl Walk {
         let due = self.lookups >= LOOKUPS_MIN && self.fetched <= ENTRIES_PER_LOOKUP * self.lookups;
         due.then(|| {
             self.stage = Stage::Fetching;
-            Wanted { place, contents: self.opened }
+            Wanted { place: self.place, contents: self.opened }
         })
     }
 }
@@ -240,17 +244,15 @@ impl Walks {
                 inner.held += usize::from(before.is_none());
             }
         }
-        walk.stage = match next {
-            Some(offset) => Stage::Idle(Some(Place { offset, ..place })),
-            None => Stage::Listed(place.begun),
-        };
+        walk.place = next.map(|offset| Place { offset, ..place });
+        walk.stage = if next.is_some() { Stage::Idle } else { Stage::Listed(place.begun) };
         next.is_none().then_some(place.fd)
     }
 
-    /// The listing could not be had.
+    /// The listing could not be had, or not gone on with: its directory is the caller's to close.
     fn failed(&self, dir: Gfid, now: Instant) {
         if let Some(walk) = self.inner.lock().walks.get_mut(&dir) {
-            walk.stage = Stage::Useless(now);
+            (walk.stage, walk.place) = (Stage::Useless(now), None);
         }
     }
 
@@ -273,10 +275,11 @@ impl Walks {
             let stays = match walk.stage {
                 Stage::Fetching => true,
                 Stage::Useless(since) => now.saturating_duration_since(since) < USELESS_FOR,
-                Stage::Idle(_) | Stage::Listed(_) => idle < believed_for.max(PACE),
+                Stage::Idle | Stage::Listed(_) => idle < believed_for.max(PACE),
             };
-            if let (false, Stage::Idle(Some(place))) = (stays, walk.stage) {
-                closed.push((*dir, place.fd));
+            // Nobody goes on with it soon. While a portion is fetched the fetcher has it.
+            if !stays || matches!(walk.stage, Stage::Useless(_)) {
+                closed.extend(walk.place.take().map(|place| (*dir, place.fd)));
             }
             if stays {
                 inner.held += walk.entries.len();
@@ -320,12 +323,14 @@ impl Bridge {
         if self.believed_for().is_zero() {
             return;
         }
-        let Some(wanted) = self.walks.missed(dir, Instant::now(), self.believed_for()) else { return };
+        let wanted = self.walks.missed(dir, Instant::now(), self.believed_for());
         if self.walks.needs_sweeper() {
             // Not waited for at the unmount, which closes all that is open.
             tokio::spawn(sweep_walks(Arc::downgrade(self)));
         }
-        self.fetch_in_background(ctx, dir, wanted);
+        if let Some(wanted) = wanted {
+            self.fetch_in_background(ctx, dir, wanted);
+        }
     }
 
     fn fetch_in_background(self: &Arc<Self>, ctx: &Context, dir: Gfid, wanted: Wanted) {
@@ -508,6 +513,20 @@ mod tests {
             }
         }
         assert!((JUDGED_AFTER..2 * JUDGED_AFTER).contains(&fetched), "{fetched}");
+        assert_eq!(walks.sweep(now, SECOND), (vec![(DIR, Fd(5))], true), "it does not stay open");
+        assert_eq!(walks.sweep(now + USELESS_FOR, SECOND), (vec![], false));
+    }
+
+    #[test]
+    fn directories_that_were_looked_at_once_make_room_for_others() {
+        let (walks, now) = (Walks::default(), Instant::now());
+        for number in 0..WALKS_MAX as u128 {
+            walks.missed(Gfid((number + 100).to_be_bytes()), now, SECOND);
+        }
+        assert!((0..10).all(|_| walks.missed(DIR, now, SECOND).is_none()));
+        assert!(walks.needs_sweeper());
+        walks.sweep(now + SECOND, SECOND);
+        assert_eq!(wanted(&walks, now + SECOND).0, LOOKUPS_MIN);
     }
 
     #[test]

@@ -79,6 +79,14 @@ impl Memory {
         self.overwrite(stat.gfid, data);
     }
 
+    /// Gives a file in the root a second name there.
+    pub(crate) fn make_link(&self, name: &str, second: &str) {
+        let mut state = self.state.lock();
+        let gfid = state.child(Gfid::ROOT, &Bytes::copy_from_slice(name.as_bytes())).unwrap();
+        state.inode(Gfid::ROOT).unwrap().entries.insert(Bytes::copy_from_slice(second.as_bytes()), gfid);
+        state.inode(gfid).unwrap().stat.nlink += 1;
+    }
+
     /// Changes a file as another client would.
     pub(crate) fn overwrite(&self, gfid: Gfid, data: &[u8]) {
         let mut state = self.state.lock();
@@ -482,6 +490,9 @@ impl State {
 impl Fops for Memory {
     async fn call(&self, ctx: &Context, request: Request) -> Outcome<Reply> {
         self.state.lock().calls.push(request.kind());
+        if matches!(&request, Request::Lookup(lookup) if lookup.name == "panic") {
+            panic!("on purpose");
+        }
         if let Request::Lk(lk) = request {
             return self.lk(ctx, lk).await;
         }
