@@ -103,6 +103,15 @@ pub struct NewVolume {
     pub created_ms: u64,
 }
 
+#[cfg(test)]
+impl NewVolume {
+    /// A volume `v` for tests of what comes after its creation.
+    pub(crate) fn for_test(layout: Layout, bricks: Vec<NewBrick>) -> Self {
+        let (name, id, username, password) = ("v".to_owned(), Uuid::from_u128(7), Uuid::nil(), Uuid::nil());
+        Self { name, id, layout, bricks, force: false, username, password, created_ms: 0 }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewBrick {
     pub host: String,

@@ -64,16 +64,7 @@ mod tests {
             let member = Member { uuid, hostname, other_names: Vec::new(), peer_port: 1, port: 2 };
             apply(&mut state, Command::AddMember { member }).expect("adds");
         }
-        let new = NewVolume {
-            name: "v".to_owned(),
-            id: Uuid::from_u128(3),
-            layout,
-            bricks,
-            force: false,
-            username: Uuid::nil(),
-            password: Uuid::nil(),
-            created_ms: 0,
-        };
+        let new = NewVolume::for_test(layout, bricks);
         apply(&mut state, Command::CreateVolume(new)).expect("creates");
         state
     }

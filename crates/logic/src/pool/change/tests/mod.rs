@@ -38,16 +38,7 @@ fn bricks(texts: &[&str]) -> Vec<NewBrick> {
 
 fn created(layout: Layout, texts: &[&str]) -> State {
     let mut state = pool();
-    let new = NewVolume {
-        name: "v".to_owned(),
-        id: Uuid::from_u128(7),
-        layout,
-        bricks: bricks(texts),
-        force: false,
-        username: Uuid::nil(),
-        password: Uuid::nil(),
-        created_ms: 0,
-    };
+    let new = NewVolume::for_test(layout, bricks(texts));
     apply(&mut state, Command::CreateVolume(new)).expect("creates");
     state
 }
