@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mortar_testkit::lab::{Host, Lab, Options};
-use mortar_testkit::needs::{self, Need};
+use mortar_testkit::needs::Need;
 use mortar_testkit::{tree, wait};
 
 /// The mail spool's mount point on `kolab`.
@@ -45,15 +45,6 @@ impl Systems {
     fn of(self, host: &str) -> System {
         if is_server(host) { self.servers } else { self.client }
     }
-}
-
-/// Whether to run a scenario on GlusterFS alone, to prove the scenario: only when `MORTAR_E2E_ORACLE=1` asks for it.
-pub(crate) fn oracle_asked(test: &str, wanted: &[Need]) -> bool {
-    if std::env::var("MORTAR_E2E_ORACLE").is_ok_and(|value| value == "1") {
-        return needs::met(test, &with_glusterfs(wanted));
-    }
-    eprintln!("{test}: not asked for; MORTAR_E2E_ORACLE=1 proves the scenario on GlusterFS");
-    false
 }
 
 /// `wanted`, and Debian's GlusterFS.

@@ -1,6 +1,7 @@
 //! End to end: the real binary on several hosts in network namespaces, with real FUSE mounts and, where the test says so,
 //! real GlusterFS as the peer. Each test says what it needs and is skipped with that reason where it is missing.
-//! With `MORTAR_E2E_ORACLE=1` the scenarios run on GlusterFS alone as well, which shows that they ask what is right.
+//! The ignored ones run the same scenarios on GlusterFS alone, which shows that they ask what is right: `cargo test -p mortar
+//! --test e2e -- --ignored`.
 
 mod bad_input;
 mod brick_fields;

@@ -1,7 +1,7 @@
 //! The classical split-brain recipe: a write while one brick is away, another while the other one is, then both are back.
 //!
 //! Two replicas without a quorum split, and every way out leads out; three replicas, or two and an arbiter, never split. The
-//! words are compared with those of GlusterFS, on which the same recipe runs (`MORTAR_E2E_ORACLE=1`).
+//! words are compared with those of GlusterFS, on which the same recipe runs in the ignored tests.
 
 use std::time::Duration;
 
@@ -130,6 +130,27 @@ impl Recipe {
         Ok(())
     }
 
+    /// That exactly these files are told to be in split-brain, on both bricks. GlusterFS finds the paths of a brick's entries
+    /// only as far as an earlier question has resolved them, and tells gfids of the others.
+    fn tells_of(&self, paths: &[&str]) -> Result<()> {
+        let entry = |line: &str| match self.systems.servers {
+            System::Glusterfs if line.starts_with('/') || line.starts_with("<gfid:") => "an entry".to_owned(),
+            _ => line.to_owned(),
+        };
+        // The order of an index is nobody's promise.
+        let sorted = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(entry).collect();
+            lines.sort_unstable();
+            lines
+        };
+        let ((text, code), expected) = (self.heal_line("info split-brain")?, told(paths));
+        ensure!(
+            sorted(&text) == sorted(&expected) && code == Some(0),
+            "heal info split-brain ends with {code:?} and says\n{text}instead of\n{expected}"
+        );
+        Ok(())
+    }
+
     /// Waits until every brick is connected to the one who tells what is pending.
     fn all_connected(&self) -> Result<()> {
         let mut last = String::new();
@@ -201,13 +222,6 @@ fn told(paths: &[&str]) -> String {
     of("gfs1") + &of("gfs2")
 }
 
-/// The lines of a text, sorted: the order of an index is nobody's promise.
-fn sorted(text: &str) -> Vec<&str> {
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.sort_unstable();
-    lines
-}
-
 fn two_replicas_split_and_every_way_out_leads_out(systems: Systems) -> Result<()> {
     let recipe = Recipe::new(systems, 2, "replica 2")?;
     recipe.gfs1().ok("gluster volume set imap0 cluster.quorum-type none")?;
@@ -219,10 +233,7 @@ fn two_replicas_split_and_every_way_out_leads_out(systems: Systems) -> Result<()
     recipe.all_connected()?;
 
     // Found.
-    let (text, _) = recipe.heal_line("info split-brain")?;
-    let paths = FILES.map(|name| format!("/{name}"));
-    let expected = told(&paths.each_ref().map(String::as_str));
-    ensure!(sorted(&text) == sorted(&expected), "heal info split-brain says\n{text}instead of\n{expected}");
+    recipe.tells_of(&FILES.map(|name| format!("/{name}")).each_ref().map(String::as_str))?;
     let refused = recipe.kolab().run(&format!("cat {SPOOL}/latest"))?;
     let words = String::from_utf8_lossy(&refused.stderr);
     ensure!(words.contains("Input/output error"), "a reader of a split-brain is told {words:?}");
@@ -237,7 +248,15 @@ fn two_replicas_split_and_every_way_out_leads_out(systems: Systems) -> Result<()
         "Healing /latest failed: No bigger file.\nVolume heal failed.\n",
         1,
     )?;
-    recipe.heal_says("split-brain latest-mtime /latest", "Healed /latest.\n", 0)?;
+    match systems.servers {
+        System::Mortar => recipe.heal_says("split-brain latest-mtime /latest", "Healed /latest.\n", 0)?,
+        // Its clients have levelled the times of the copies by then (`features.ctime`).
+        System::Glusterfs => {
+            let refused = "Healing /latest failed: No difference in mtime.\nVolume heal failed.\n";
+            recipe.heal_says("split-brain latest-mtime /latest", refused, 1)?;
+            recipe.heal_says("split-brain source-brick gfs1:/srv/gfs/brick /latest", "Healed /latest.\n", 0)?;
+        }
+    }
     recipe.heal_says("split-brain source-brick gfs2:/srv/gfs/brick /source", "Healed /source.\n", 0)?;
     recipe.heal_says(
         "split-brain source-brick gfs2:/srv/gfs/brick /source",
@@ -281,7 +300,7 @@ fn a_policy_settles(systems: Systems) -> Result<()> {
     let accepted = recipe.cook("printf common > f", "printf second > f", "printf 'primal, longer' > f")?;
     ensure!(accepted, "without a quorum the write to the brick that came back is accepted");
     recipe.all_connected()?;
-    recipe.heal_says("info split-brain", &told(&["/f"]), 0)?;
+    recipe.tells_of(&["/f"])?;
     recipe.gfs1().ok("gluster volume set imap0 cluster.favorite-child-policy size")?;
     recipe.heals_to_nothing()?;
     recipe.settled_to("f", "primal, longer")
@@ -311,8 +330,9 @@ macro_rules! recipes {
         }
 
         #[test]
+        #[ignore = "GlusterFS itself, which proves the scenario: cargo test -p mortar --test e2e -- --ignored"]
         fn $theirs() {
-            if cluster::oracle_asked(stringify!($theirs), &needs::LAB) {
+            if needs::met(stringify!($theirs), &cluster::with_glusterfs(&needs::LAB)) {
                 let run: fn(Systems) -> Result<()> = $run;
                 cluster::must(run(Systems::GLUSTERFS));
             }
